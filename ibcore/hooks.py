@@ -1,0 +1,248 @@
+"""Watch any network at work: activations and gradients, through hooks that clean up."""
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
+
+
+def first_tensor(output: Any) -> Tensor:
+    """Return the first tensor in a module's output: itself, or the first in a tuple, list or dict.
+
+    Raises:
+        TypeError: there is no tensor in it.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for item in output.values() if isinstance(output, dict) else output or ():
+        if isinstance(item, Tensor | tuple | list | dict):
+            return first_tensor(item)
+    raise TypeError(f"no tensor in a module's output of type {type(output).__name__}")
+
+
+def select_layers(model: nn.Module, layers: Layers = None) -> dict[str, nn.Module]:
+    """Return the chosen submodules by name, in the model's own order.
+
+    Args:
+        model: any module.
+        layers: names, glob patterns ("linear*") or module types, one or several; None takes every
+            activation module, or every module without children where the model has none.
+    Raises:
+        ValueError: a name, pattern or type that no submodule has; the error lists those there are.
+    """
+    named = {name: module for name, module in model.named_modules() if name}
+    if layers is None:
+        kinds = tuple(getattr(nn.modules.activation, k) for k in nn.modules.activation.__all__)
+        chosen = {n: m for n, m in named.items() if isinstance(m, kinds)}
+        return chosen or {n: m for n, m in named.items() if not list(m.children())}
+    wanted = [layers] if isinstance(layers, str | type) else list(layers)
+    for want in wanted:
+        if not any(_matches(name, module, want) for name, module in named.items()):
+            raise ValueError(f"no layer matches {want!r}: the model has {list(named)}")
+    return {n: m for n, m in named.items() if any(_matches(n, m, want) for want in wanted)}
+
+
+def _matches(name: str, module: nn.Module, want: str | type[nn.Module]) -> bool:
+    return fnmatch.fnmatchcase(name, want) if isinstance(want, str) else isinstance(module, want)
+
+
+class _Hooked:
+    """Hooks that live inside one `with` block."""
+
+    _handles: list[RemovableHandle] | None = None
+
+    def _attach(self) -> list[RemovableHandle]:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        if self._handles is not None:
+            raise RuntimeError(f"this {type(self).__name__} was used before: make a new one")
+        self._handles = self._attach()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles or ():
+            handle.remove()
+
+
+class ActivationTracker(_Hooked):
+    """Records what chosen layers put out, while the `with` block lasts.
+
+    After a forward pass `activations` holds a detached copy of each layer's output; the second
+    call of a shared module in the same pass is recorded as "name:2", and so on.
+
+    Args:
+        model: any `nn.Module`.
+        layers: see `select_layers`.
+        pick: takes the representation out of a module's output; by default the first tensor.
+    Raises:
+        ValueError: a layer that the model doesn't have.
+        RuntimeError: the tracker is entered a second time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers = None,
+        pick: Callable[[Any], Tensor] = first_tensor,
+    ) -> None:
+        self.model = model
+        self.layers = select_layers(model, layers)
+        self.activations: dict[str, Tensor] = {}
+        self._pick = pick
+
+    def _attach(self) -> list[RemovableHandle]:
+        handles = [self.model.register_forward_pre_hook(lambda *_: self.activations.clear())]
+        for name, module in self.layers.items():
+            handles.append(module.register_forward_hook(self._record(name)))
+        return handles
+
+    def _record(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            calls = sum(key.split(":")[0] == name for key in self.activations)
+            key = f"{name}:{calls + 1}" if calls else name
+            # A copy, because a later layer may work in place.
+            self.activations[key] = self._pick(output).detach().clone()
+
+        return hook
+
+    def collect(self, x: Tensor, *args: Any, batch_size: int | None = None) -> dict[str, Tensor]:
+        """Return each layer's activations over a whole data set, shape (n_samples, ...).
+
+        The model runs in evaluation mode without a graph, and is put back as it was.
+
+        Args:
+            x: inputs, shape (n_samples, ...).
+            args: further inputs of the model, passed whole with every batch.
+            batch_size: samples a pass; None takes all at once.
+        Raises:
+            RuntimeError: outside the `with` block, or when a layer was not called.
+        """
+        if not self._handles:
+            raise RuntimeError("collect() works inside the tracker's `with` block")
+        was_training = self.model.training
+        parts: dict[str, list[Tensor]] = {}
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for batch in x.split(batch_size or len(x)):
+                    self.model(batch, *args)
+                    for name, activation in self.activations.items():
+                        parts.setdefault(name, []).append(activation)
+        finally:
+            self.model.train(was_training)
+            self.activations.clear()
+        missing = set(self.layers) - set(parts)
+        if missing:
+            raise RuntimeError(f"the forward pass never called {sorted(missing)}")
+        return {
+            name: torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+            for name, chunks in parts.items()
+        }
+
+
+class RunningMoments:
+    """Mean and variance of a stream of tensors in one pass, element by element.
+
+    Source: Welford (1962) [welford1962note].
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self._squares = torch.zeros(())
+
+    def update(self, value: Tensor) -> None:
+        """Take in one more tensor, of the same shape as those before."""
+        value = value.detach().double()
+        self.count += 1
+        delta = value - self.mean.to(value.device)
+        self.mean = self.mean.to(value.device) + delta / self.count
+        self._squares = self._squares.to(value.device) + delta * (value - self.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """Mean squared distance from the mean (divided by the count, as in eq. 3.8)."""
+        return self._squares / max(self.count, 1)
+
+
+class GradientTracker(_Hooked):
+    """Keeps the running mean and variance of each weight's gradient over batches.
+
+    Nothing is stored a batch: `statistics` sums up all backward passes since `reset`.
+
+    Args:
+        model: any `nn.Module`.
+        layers: modules whose weights to watch, see `select_layers`; None takes all. Biases and
+            other one-dimensional parameters are left out, as in eq. 3.7.
+    Raises:
+        ValueError: a layer that the model doesn't have, or layers without weight matrices.
+        RuntimeError: the tracker is entered a second time.
+    Source: the thesis, eq. 3.7-3.9 [landsverk2021inductive].
+    """
+
+    def __init__(self, model: nn.Module, layers: Layers = None) -> None:
+        modules = {"": model} if layers is None else select_layers(model, layers)
+        self.weights = {
+            ".".join(filter(None, (prefix, name))): weight
+            for prefix, module in modules.items()
+            for name, weight in module.named_parameters()
+            if weight.ndim >= 2 and weight.requires_grad
+        }
+        if not self.weights:
+            raise ValueError(f"no weight matrices to track in {list(modules) or 'the model'}")
+        self.reset()
+
+    def reset(self, paused: bool = False) -> None:
+        """Forget the batches seen so far; a paused tracker sees none until the next reset."""
+        self.paused = paused
+        self.moments = {name: RunningMoments() for name in self.weights}
+
+    def _attach(self) -> list[RemovableHandle]:
+        return [weight.register_hook(self._record(n)) for n, weight in self.weights.items()]
+
+    def _record(self, name: str) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            if not self.paused:
+                self.moments[name].update(gradient)
+
+        return hook
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Return a row a weight: layer, mean_norm, deviation_norm and weight_norm, 2-norms."""
+        return [
+            {"layer": name, **{k: float(v) for k, v in norms(self.moments[name], weight).items()}}
+            for name, weight in self.weights.items()
+        ]
+
+
+def norms(moments: RunningMoments, weight: Tensor, dims: int = 0) -> dict[str, Tensor]:
+    """Return ‖mean gradient‖₂, ‖deviation of the gradient‖₂ and ‖W‖₂.
+
+    Args:
+        moments: the gradient's moments over the batches of an epoch.
+        weight: the weight at the epoch's end, of the gradient's shape.
+        dims: leading dimensions to keep, as of an ensemble; the norm runs over the others.
+    Source: the thesis, eq. 3.7-3.9 [landsverk2021inductive].
+    """
+    weight = weight.detach().double()
+
+    def norm(value: Tensor) -> Tensor:
+        return value.expand_as(weight).flatten(dims).square().sum(-1).sqrt()
+
+    return {
+        "mean_norm": norm(moments.mean),
+        "deviation_norm": norm(moments.variance.clamp(min=0).sqrt()),
+        "weight_norm": norm(weight),
+    }

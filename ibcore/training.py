@@ -1,0 +1,299 @@
+"""Train one network, or many seeds of it at once, with snapshots on the way."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from ibcore.data import Dataset
+from ibcore.hooks import ActivationTracker, GradientTracker, Layers, RunningMoments, norms
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class Snapshot(NamedTuple):
+    """Activations over a whole data set after one epoch: layer name → (n_samples, ...)."""
+
+    seed: int
+    epoch: int
+    activations: dict[str, Tensor]
+
+
+@dataclass
+class History:
+    """What `fit` saw at the snapshot epochs.
+
+    Args:
+        scores: a row a seed and epoch: train and test loss (bits) and accuracy, as dicts.
+        gradient_rows: a row a seed, epoch and layer: norms of the gradient's moments, as dicts.
+        snapshots: activations, where a tracker was given and no `on_snapshot` took them.
+    """
+
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    gradient_rows: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Seed, epoch, train_loss, train_accuracy, test_loss, test_accuracy; losses in bits."""
+        return pd.DataFrame(self.scores)
+
+    @property
+    def gradients(self) -> pd.DataFrame:
+        """Seed, epoch, layer, mean_norm, deviation_norm, weight_norm; see `ibcore.snr`."""
+        return pd.DataFrame(self.gradient_rows)
+
+
+def snapshot_epochs(epochs: int, count: int = 100) -> list[int]:
+    """Return about `count` epochs from 1 to `epochs`, evenly spaced on a log axis, none twice.
+
+    Raises:
+        ValueError: a number below one.
+    """
+    if epochs < 1 or count < 1:
+        raise ValueError(f"epochs and count must be at least 1, got {epochs} and {count}")
+    return sorted({*np.geomspace(1, epochs, count).round().astype(int).tolist(), epochs})
+
+
+def default_device() -> torch.device:
+    """Return the CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    model: nn.Module,
+    ds: Dataset,
+    *,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int | None = None,
+    seed: int = 0,
+    snapshots: Sequence[int] | None = None,
+    tracker: ActivationTracker | None = None,
+    gradients: GradientTracker | None = None,
+    on_snapshot: Callable[[Snapshot], Any] | None = None,
+    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
+    progress: bool = True,
+) -> History:
+    """Train a classifier on the cross-entropy and return what was seen at the snapshots.
+
+    The model stays on its device, where the data is brought too. Batches are shuffled anew each
+    epoch; the last one may be smaller. With a graph (`ds.edge_index`) every step takes all nodes.
+
+    Args:
+        model: maps x (n, ...) to logits (n, n_classes).
+        ds: the data; only `ds.train` is trained on.
+        epochs: passes over the training samples.
+        learning_rate: step size of the optimiser.
+        batch_size: samples a step; None takes all training samples.
+        seed: decides the order of the samples, not the model's weights.
+        snapshots: epochs to look at, 1 to `epochs`; by default `snapshot_epochs(epochs)`.
+        tracker: entered tracker whose layers are recorded over all of `ds.x`.
+        gradients: entered tracker whose statistics over the epoch's batches are kept.
+        on_snapshot: takes each snapshot instead of it being stored, which bounds the memory.
+        optimizer: optimiser class.
+        progress: whether to draw a progress bar.
+    Raises:
+        TrainingDivergedError: the loss is no longer finite.
+        ValueError: a setting out of range.
+    """
+    wanted = _check_settings(epochs, learning_rate, batch_size, snapshots)
+    if ds.edge_index is not None and batch_size is not None:
+        raise ValueError(f"a graph trains on all nodes at once: got batch_size={batch_size}")
+    device = next(model.parameters()).device
+    x, y = ds.x.to(device), ds.y.to(device)
+    graph = () if ds.edge_index is None else (ds.edge_index.to(device),)
+    history, generator = History(), torch.Generator().manual_seed(seed)
+    steps = optimizer(model.parameters(), lr=learning_rate)  # type: ignore[call-arg]
+    for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
+        look = epoch in wanted
+        if gradients:
+            gradients.reset(paused=not look)
+        model.train()
+        for batch in _batches(ds.train, batch_size, generator):
+            index = batch.to(device)
+            logits = model(x, *graph)[index] if graph else model(x[index])
+            loss = cross_entropy(logits, y[index])
+            _check_loss(loss.detach()[None], [seed], epoch, learning_rate)
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+        if look:
+            at = {"seed": seed, "epoch": epoch}
+            history.gradient_rows += (
+                [{**at, **r} for r in gradients.statistics()] if gradients else []
+            )
+            history.scores.append({**at, **_score(_evaluate(model, x, *graph), y, ds)})
+            if tracker:
+                found = tracker.collect(x, *graph)
+                (on_snapshot or history.snapshots.append)(Snapshot(seed, epoch, found))
+    return history
+
+
+def fit_ensemble(
+    build: Callable[[int], nn.Module],
+    ds: Dataset | Sequence[Dataset],
+    *,
+    seeds: Sequence[int],
+    epochs: int,
+    learning_rate: float,
+    batch_size: int | None = None,
+    snapshots: Sequence[int] | None = None,
+    layers: Layers = None,
+    on_snapshot: Callable[[Snapshot], Any] | None = None,
+    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
+    progress: bool = True,
+) -> History:
+    """Train one network a seed, all at once, and return what was seen at the snapshots.
+
+    The weights of all networks are stacked and trained in one pass (`torch.func`). Seed by seed the
+    result is that of `fit(build(seed), ds, seed=seed, ...)` to floating-point accuracy. It needs
+    an optimiser that works element by element, such as SGD or Adam. Gradient statistics are
+    always kept; activations go to `on_snapshot`, as stored they would not fit in memory.
+
+    Args:
+        build: makes the network of a seed.
+        ds: the data, or one data set a seed: the same x and y with splits of one size.
+        seeds: one network each.
+        layers: what to record, see `select_layers`.
+        on_snapshot: takes a `Snapshot` for each seed; None records no activations.
+        epochs: as in `fit`, and so are learning_rate, batch_size, snapshots, optimizer, progress.
+        learning_rate: step size of the optimiser.
+        batch_size: samples a step; None takes all training samples.
+        snapshots: epochs to look at.
+        optimizer: optimiser class.
+        progress: whether to draw a progress bar.
+    Raises:
+        TrainingDivergedError: the loss of a seed is no longer finite.
+        ValueError: a setting out of range, or data sets that don't fit together.
+    """
+    seeds = list(seeds)
+    wanted = _check_settings(epochs, learning_rate, batch_size, snapshots)
+    data = _one_split_a_seed(ds, seeds)
+    models = [build(seed) for seed in seeds]
+    template = models[0]
+    device = next(template.parameters()).device
+    x, y = data[0].x.to(device), data[0].y.to(device)
+    params, buffers = stack_module_state(models)
+
+    def one(params: Any, buffers: Any, inputs: Tensor) -> Any:
+        return functional_call(template, (params, buffers), (inputs,))
+
+    def forward(inputs: Tensor) -> Any:
+        return torch.func.vmap(one)(params, buffers, inputs)
+
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    weights = {name: p for name, p in params.items() if p.ndim >= 3}
+    steps = optimizer(params.values(), lr=learning_rate)  # type: ignore[call-arg]
+    history = History()
+    for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
+        look = epoch in wanted
+        moments = {name: RunningMoments() for name in weights} if look else {}
+        template.train()
+        rounds = [_batches(d.train, batch_size, g) for d, g in zip(data, generators, strict=True)]
+        for batch in zip(*rounds, strict=True):
+            index = torch.stack(batch).to(device)
+            losses = cross_entropy(forward(x[index]).mT, y[index], reduction="none").mean(1)
+            _check_loss(losses.detach(), seeds, epoch, learning_rate)
+            steps.zero_grad()
+            losses.sum().backward()
+            for name, moment in moments.items():
+                moment.update(weights[name].grad)
+            steps.step()
+        if look:
+            history.gradient_rows += _gradient_rows(moments, weights, seeds, epoch)
+            template.eval()
+            with torch.no_grad():
+                logits = forward(x.expand(len(seeds), *x.shape))
+            for run, seed in enumerate(seeds):
+                scores = _score(logits[run], y, data[run])
+                history.scores.append({"seed": seed, "epoch": epoch, **scores})
+                if on_snapshot:
+                    template.load_state_dict({n: p[run] for n, p in {**params, **buffers}.items()})
+                    with ActivationTracker(template, layers) as tracker:
+                        on_snapshot(Snapshot(seed, epoch, tracker.collect(x)))
+    return history
+
+
+def _gradient_rows(
+    moments: dict[str, RunningMoments], weights: dict[str, Tensor], seeds: list[int], epoch: int
+) -> list[dict[str, Any]]:
+    by_layer = {
+        name: {k: v.tolist() for k, v in norms(moments[name], weight, dims=1).items()}
+        for name, weight in weights.items()
+    }
+    return [
+        {"seed": seed, "epoch": epoch, "layer": layer, **{k: v[run] for k, v in found.items()}}
+        for run, seed in enumerate(seeds)
+        for layer, found in by_layer.items()
+    ]
+
+
+def _check_settings(
+    epochs: int, learning_rate: float, batch_size: int | None, snapshots: Sequence[int] | None
+) -> set[int]:
+    if epochs < 1 or not learning_rate > 0 or (batch_size is not None and batch_size < 1):
+        raise ValueError(
+            "epochs, learning_rate and batch_size must be positive, got "
+            f"{epochs}, {learning_rate} and {batch_size}"
+        )
+    wanted = set(snapshot_epochs(epochs) if snapshots is None else snapshots)
+    beyond = sorted(e for e in wanted if not 1 <= e <= epochs)
+    if beyond:
+        raise ValueError(f"snapshots must lie in 1..{epochs}, got {beyond}")
+    return wanted
+
+
+def _one_split_a_seed(ds: Dataset | Sequence[Dataset], seeds: list[int]) -> list[Dataset]:
+    data = [ds] * len(seeds) if isinstance(ds, Dataset) else list(ds)
+    if not seeds or len(data) != len(seeds):
+        raise ValueError(f"{len(seeds)} seeds need as many data sets, got {len(data)}")
+    if any(d.edge_index is not None for d in data):
+        raise ValueError("fit_ensemble takes no graph: train graph networks with fit()")
+    if len({len(d.train) for d in data}) > 1 or any(d.x.shape != data[0].x.shape for d in data):
+        raise ValueError(
+            "the data sets of an ensemble need one x and splits of one size, got x of shape "
+            f"{[tuple(d.x.shape) for d in data]} and {[len(d.train) for d in data]} samples"
+        )
+    return data
+
+
+def _batches(train: Tensor, batch_size: int | None, generator: torch.Generator) -> Iterator[Tensor]:
+    order = train[torch.randperm(len(train), generator=generator)]
+    yield from order.split(batch_size or len(order))
+
+
+def _check_loss(losses: Tensor, seeds: list[int], epoch: int, learning_rate: float) -> None:
+    if not losses.isfinite().all():
+        bad = [seed for seed, ok in zip(seeds, losses.isfinite().tolist(), strict=True) if not ok]
+        raise TrainingDivergedError(
+            f"the loss of seed {bad} is not finite in epoch {epoch} at learning_rate="
+            f"{learning_rate}; take a smaller rate, or look for NaN in the data"
+        )
+
+
+def _evaluate(model: nn.Module, *inputs: Tensor) -> Tensor:
+    model.eval()
+    with torch.no_grad():
+        logits: Tensor = model(*inputs)
+    return logits
+
+
+def _score(logits: Tensor, y: Tensor, ds: Dataset) -> dict[str, float]:
+    right = (logits.argmax(1) == y).double()
+    bits = cross_entropy(logits.double(), y, reduction="none") / np.log(2)
+    scores = {}
+    for part, index in (("train", ds.train), ("test", ds.test)):
+        index = index.to(y.device)
+        scores[f"{part}_loss"] = float(bits[index].mean())
+        scores[f"{part}_accuracy"] = float(right[index].mean())
+    return scores
