@@ -1,0 +1,271 @@
+"""The information plane as a tidy table, with the flags that say what to believe."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ibcore.interface import Estimator, label_entropy
+
+KEYS = ["run", "epoch", "layer", "estimator"]
+COLUMNS = [*KEYS, "i_xz", "i_zy", "finite", "singleton_share"]
+_ROUNDING = 1e-9  # bits: what float64 sums may be off by
+
+
+@dataclass
+class InformationPlane:
+    """I(X;T) and I(T;Y) in bits for each run, epoch, layer and estimator.
+
+    Args:
+        table: the columns run, epoch, layer, estimator, i_xz, i_zy, finite, singleton_share.
+        metadata: n_samples, label_entropy (bits), layers (first to last), versions, and what the
+            caller adds: parameters, seeds, hash of the data.
+    """
+
+    table: pd.DataFrame
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, first to last."""
+        return list(self.metadata["layers"])
+
+    @property
+    def ceiling(self) -> float:
+        """log₂ N, which no estimate of I(X;T) from N samples can pass, in bits."""
+        return float(np.log2(self.metadata["n_samples"]))
+
+    def select(self, estimator: str) -> pd.DataFrame:
+        """Return the rows of one estimator.
+
+        Raises:
+            ValueError: an estimator that the plane doesn't have.
+        """
+        known = list(self.table["estimator"].unique())
+        if estimator not in known:
+            raise ValueError(f"no estimator {estimator!r} in this plane: it has {known}")
+        return self.table[self.table["estimator"] == estimator]
+
+    def summary(self, estimator: str) -> pd.DataFrame:
+        """Return mean and standard deviation over runs, by epoch and layer (first to last)."""
+        grouped = self.select(estimator).groupby(["epoch", "layer"])[["i_xz", "i_zy"]]
+        mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
+        found = mean.join(spread, rsuffix="_std").reset_index()
+        found["layer"] = pd.Categorical(found["layer"], self.layers, ordered=True)
+        return found.sort_values(["epoch", "layer"]).reset_index(drop=True)
+
+    def peak_epoch(self, estimator: str, layer: str, column: str = "i_xz") -> int:
+        """Return the epoch where the mean over runs of a layer's "i_xz" or "i_zy" is highest."""
+        means = self._by_run(estimator, layer, column).mean()
+        return int(means.index[int(means.argmax())])
+
+    def change(self, estimator: str, layer: str, column: str, since: int) -> pd.Series:
+        """Return, for each run, the last value of a layer less the one at the epoch `since`."""
+        wide = self._by_run(estimator, layer, column)
+        return wide.iloc[:, -1] - wide[since]
+
+    def _by_run(self, estimator: str, layer: str, column: str) -> pd.DataFrame:
+        rows = self.select(estimator)
+        if layer not in self.layers:
+            raise ValueError(f"no layer {layer!r} in this plane: it has {self.layers}")
+        rows = rows[rows["layer"] == layer]
+        return rows.pivot(index="run", columns="epoch", values=column).sort_index(axis=1)
+
+    def flags(self) -> pd.DataFrame:
+        """Return how often each warning holds: estimator, flag, count, of, share.
+
+        "saturated": I(X;T) within 1 % of log₂ N. "above H(Y)": I(T;Y) > H(Y). "negative": either
+        below zero. "not finite": NaN or infinite activations. "singletons": bins with one sample
+        (mean share). "DPI, X" and "DPI, Y": the next layer has more information, by more than the
+        spread over runs. "lower > upper": BD above KL.
+        """
+        parts = [flag for e in self.table["estimator"].unique() for flag in self._flags(e)]
+        bounds = self.table.pivot_table(index=KEYS[:-1], columns="estimator", values="i_xz")
+        for low in [c for c in bounds.columns if c.split()[-1] == "BD"]:
+            high = low[:-2] + "KL"
+            if high in bounds.columns:
+                crossed = bounds[low] > bounds[high] + _ROUNDING
+                parts.append((f"{low}, {high}", "lower > upper", int(crossed.sum()), len(crossed)))
+        flags = pd.DataFrame(parts, columns=["estimator", "flag", "count", "of"])
+        return flags.assign(share=flags["count"] / flags["of"].clip(lower=1))
+
+    def _flags(self, estimator: str) -> list[tuple[str, str, int, int]]:
+        rows, h_y = self.select(estimator), self.metadata["label_entropy"]
+        held = {
+            "saturated": rows["i_xz"] >= 0.99 * self.ceiling,
+            "above H(Y)": rows["i_zy"] > h_y + _ROUNDING,
+            "negative": rows[["i_xz", "i_zy"]].min(axis=1) < -_ROUNDING,
+            "not finite": ~rows["finite"],
+        }
+        found = [(estimator, flag, int(held[flag].sum()), len(rows)) for flag in held]
+        if rows["singleton_share"].notna().any():
+            share = rows["singleton_share"].mean()
+            found.append((estimator, "singletons", round(share * len(rows)), len(rows)))
+        for axis, column in (("X", "i_xz"), ("Y", "i_zy")):
+            broken = dpi_violations(rows, self.layers, column)
+            found.append((estimator, f"DPI, {axis}", int(broken.sum()), broken.size))
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write table and metadata to one Parquet file; a file there is replaced at the end."""
+        path = Path(path)
+        table = self.table.copy()
+        table.attrs = {"ibcore": json.dumps(self.metadata)}
+        temporary = path.with_name(path.name + ".part")
+        try:
+            table.to_parquet(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "InformationPlane":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no plane, or is damaged.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no plane at {path}: save one there first")
+        try:
+            table = pd.read_parquet(path)
+            metadata = json.loads(table.attrs.pop("ibcore"))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} holds no information plane, or is damaged") from error
+        return cls(table, metadata)
+
+
+def dpi_violations(rows: pd.DataFrame, layers: Sequence[str], column: str) -> np.ndarray:
+    """Return where a layer has more information than the one before, (n_epochs, n_layers − 1).
+
+    A pair counts where the mean gain over runs exceeds its standard deviation over runs.
+
+    Args:
+        rows: one estimator's rows of a plane's table.
+        layers: names, first to last.
+        column: "i_xz" or "i_zy".
+    """
+    wide = rows.pivot_table(index=["run", "epoch"], columns="layer", values=column)
+    gains = wide.reindex(columns=list(layers)).diff(axis=1).iloc[:, 1:].groupby("epoch")
+    return (gains.mean() > gains.std(ddof=1).fillna(0.0) + _ROUNDING).to_numpy()
+
+
+class PlaneRecorder:
+    """Turns snapshots into rows of a plane as they come, so that no activations pile up.
+
+    Pass it as `on_snapshot` to `fit` or `fit_ensemble`, then take `plane()`.
+
+    Args:
+        y: labels of the samples, shape (n_samples,).
+        estimators: a list, or a mapping from a label to an estimator where two would have the same
+            name; the label then stands before the name.
+        metadata: anything that JSON can hold, to be kept with the plane.
+    """
+
+    def __init__(
+        self,
+        y: Tensor,
+        estimators: Sequence[Estimator] | Mapping[str, Estimator],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        pairs = estimators.items() if isinstance(estimators, Mapping) else enumerate(estimators)
+        self._estimators: dict[Any, Estimator] = dict(pairs)
+        if not self._estimators:
+            raise ValueError("a plane needs at least one estimator")
+        self._y = y
+        self._rows: list[dict[str, Any]] = []
+        self._layers: list[str] = []
+        self._metadata = dict(metadata or {})
+
+    def __call__(self, snapshot: Any) -> None:
+        """Take in one snapshot: (run, epoch, {layer: activations})."""
+        run, epoch, activations = snapshot
+        for layer, z in activations.items():
+            if layer not in self._layers:
+                self._layers.append(layer)
+            for label, estimator in self._estimators.items():
+                for row in _measure(estimator, z, self._y):
+                    bound = row.pop("estimator")
+                    name = f"{label} {bound}" if isinstance(label, str) else bound
+                    self._rows.append(
+                        {"run": run, "epoch": epoch, "layer": layer, "estimator": name, **row}
+                    )
+
+    def plane(self) -> InformationPlane:
+        """Return the plane of what came so far.
+
+        Raises:
+            ValueError: two estimators gave rows of the same name, or there were no snapshots.
+        """
+        if not self._rows:
+            raise ValueError("no snapshots: give a tracker to fit(), or on_snapshot")
+        table = pd.DataFrame(self._rows, columns=COLUMNS)
+        if table.duplicated(KEYS).any():
+            twice = sorted(set(table.loc[table.duplicated(KEYS), "estimator"]))
+            raise ValueError(f"{twice} came twice: give the estimators as a mapping with labels")
+        packages = ("ibcore", "torch", "numpy")
+        return InformationPlane(
+            table,
+            {
+                "n_samples": len(self._y),
+                "label_entropy": label_entropy(self._y),
+                "layers": self._layers,
+                "estimators": [repr(e) for e in self._estimators.values()],
+                "versions": {p: version(p) for p in packages}
+                | {"python": platform.python_version()},
+                **self._metadata,
+            },
+        )
+
+
+def information_plane(
+    snapshots: Iterable[Any],
+    y: Tensor,
+    estimators: Sequence[Estimator] | Mapping[str, Estimator],
+    metadata: Mapping[str, Any] | None = None,
+) -> InformationPlane:
+    """Return the plane of stored snapshots, such as `fit(...).snapshots`.
+
+    Args:
+        snapshots: (run, epoch, {layer: activations of shape (n_samples, ...)}).
+        y: labels of the samples, shape (n_samples,).
+        estimators: see `PlaneRecorder`.
+        metadata: kept with the plane.
+    """
+    recorder = PlaneRecorder(y, estimators, metadata)
+    for snapshot in snapshots:
+        recorder(snapshot)
+    return recorder.plane()
+
+
+def _measure(estimator: Estimator, z: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """Return a row a bound; activations that are not finite give NaN under each known name."""
+    if not bool(torch.isfinite(z).all()):
+        # The names are learned from a harmless representation of the same labels.
+        named = estimator(torch.zeros(len(y), 1, dtype=z.dtype, device=z.device), y)
+        return [
+            {"estimator": name, "i_xz": np.nan, "i_zy": np.nan, "finite": False,
+             "singleton_share": np.nan}
+            for name in named
+        ]  # fmt: skip
+    share = getattr(estimator, "singleton_share", lambda _: np.nan)(z)
+    return [
+        {
+            "estimator": name,
+            "i_xz": mi.i_xz,
+            "i_zy": mi.i_zy,
+            "finite": True,
+            "singleton_share": share,
+        }
+        for name, mi in estimator(z, y).items()
+    ]

@@ -1,0 +1,58 @@
+"""Signal and noise of the gradients, from the norms that `fit` keeps."""
+
+import pandas as pd
+
+
+def signal_to_noise(gradients: pd.DataFrame) -> pd.DataFrame:
+    """Return the gradients' mean and deviation by the weights' norm, and their ratio.
+
+    mean = ‖⟨∇W⟩‖₂ / ‖W‖₂,  deviation = ‖std ∇W‖₂ / ‖W‖₂,  ratio = mean / deviation; averages run
+    over the batches of an epoch, W is taken at its end.
+
+    Args:
+        gradients: `History.gradients`.
+    Returns:
+        The same rows with the columns mean, deviation and ratio (no unit).
+    Source: the thesis, eq. 3.7-3.9 [landsverk2021inductive].
+    """
+    mean = gradients["mean_norm"] / gradients["weight_norm"]
+    deviation = gradients["deviation_norm"] / gradients["weight_norm"]
+    return gradients.assign(mean=mean, deviation=deviation, ratio=mean / deviation)
+
+
+def cumulative_signal_to_noise(gradients: pd.DataFrame) -> pd.DataFrame:
+    """Return the curves that the original paper's published code draws.
+
+    mean = Σ ‖⟨∇W⟩‖₂,  deviation = √(Σ ‖std ∇W‖₂); both sums run from the first layer to this one.
+    The root is that code's: where the sum is below one it lifts the deviations off the means.
+
+    Args:
+        gradients: `History.gradients`, layers first to last within each seed and epoch.
+    Returns:
+        The same rows with the columns mean, deviation and ratio.
+    Source: the plotting code that accompanies Shwartz-Ziv & Tishby (2017)
+        [shwartz2017opening]; it takes gradients after the update, `fit` those of the update.
+    """
+    sums = gradients.groupby(["seed", "epoch"], sort=False)[["mean_norm", "deviation_norm"]]
+    summed = sums.cumsum()
+    mean, deviation = summed["mean_norm"], summed["deviation_norm"] ** 0.5
+    return gradients.assign(mean=mean, deviation=deviation, ratio=mean / deviation)
+
+
+def turning_epoch(ratios: pd.DataFrame) -> pd.Series:
+    """Return for each seed and layer the first epoch from which the mean stays below the deviation.
+
+    Args:
+        ratios: what `signal_to_noise` or `cumulative_signal_to_noise` returns.
+    Returns:
+        Epochs by (seed, layer); NaN where the last ratio is still at or above one.
+    """
+
+    def first_below(rows: pd.DataFrame) -> float:
+        rows = rows.sort_values("epoch")
+        above = rows.loc[rows["ratio"] >= 1, "epoch"]
+        below = rows["epoch"] if above.empty else rows.loc[rows["epoch"] > above.max(), "epoch"]
+        return float(below.min())
+
+    grouped = ratios.groupby(["seed", "layer"], sort=False)[["epoch", "ratio"]]
+    return grouped.apply(first_below)
