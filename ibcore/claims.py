@@ -110,7 +110,9 @@ class Ledger:
 
     def _row(self, claim: Claim) -> dict[str, Any]:
         def number(value: float) -> str:
-            return "–" if math.isnan(value) else f"{value:.{self.digits}f}"
+            return (
+                "–" if math.isnan(value) else f"{round(value, self.digits) + 0.0:.{self.digits}f}"
+            )
 
         low, high = (("" if math.isinf(v) else f"{v:g}") for v in claim.accepted)
         return {

@@ -1,7 +1,8 @@
 """Watch any network at work: activations and gradients, through hooks that clean up."""
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,12 +19,18 @@ def first_tensor(output: Any) -> Tensor:
     Raises:
         TypeError: there is no tensor in it.
     """
+    found = next(_tensors(output), None)
+    if found is None:
+        raise TypeError(f"no tensor in a module's output of type {type(output).__name__}")
+    return found
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
-        return output
-    for item in output.values() if isinstance(output, dict) else output or ():
-        if isinstance(item, Tensor | tuple | list | dict):
-            return first_tensor(item)
-    raise TypeError(f"no tensor in a module's output of type {type(output).__name__}")
+        yield output
+    elif isinstance(output, tuple | list | dict):
+        for item in output.values() if isinstance(output, dict) else output:
+            yield from _tensors(item)
 
 
 def select_layers(model: nn.Module, layers: Layers = None) -> dict[str, nn.Module]:
@@ -35,13 +42,18 @@ def select_layers(model: nn.Module, layers: Layers = None) -> dict[str, nn.Modul
             activation module, or every module without children where the model has none.
     Raises:
         ValueError: a name, pattern or type that no submodule has; the error lists those there are.
+            A model without submodules, or an empty choice.
     """
     named = {name: module for name, module in model.named_modules() if name}
+    if not named:
+        raise ValueError(f"{type(model).__name__} has no layers to track: it has no submodules")
     if layers is None:
         kinds = tuple(getattr(nn.modules.activation, k) for k in nn.modules.activation.__all__)
         chosen = {n: m for n, m in named.items() if isinstance(m, kinds)}
         return chosen or {n: m for n, m in named.items() if not list(m.children())}
     wanted = [layers] if isinstance(layers, str | type) else list(layers)
+    if not wanted:
+        raise ValueError(f"no layers were asked for: the model has {list(named)}")
     for want in wanted:
         if not any(_matches(name, module, want) for name, module in named.items()):
             raise ValueError(f"no layer matches {want!r}: the model has {list(named)}")
@@ -55,15 +67,20 @@ def _matches(name: str, module: nn.Module, want: str | type[nn.Module]) -> bool:
 class _Hooked:
     """Hooks that live inside one `with` block."""
 
-    _handles: list[RemovableHandle] | None = None
+    active = False
+    _hooks: ExitStack | None = None
 
-    def _attach(self) -> list[RemovableHandle]:
+    def _attach(self) -> Iterator[RemovableHandle]:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        if self._handles is not None:
+        if self._hooks is not None:
             raise RuntimeError(f"this {type(self).__name__} was used before: make a new one")
-        self._handles = self._attach()
+        with ExitStack() as hooks:
+            for handle in self._attach():
+                hooks.callback(handle.remove)
+            self._hooks = hooks.pop_all()
+        self.active = True
         return self
 
     def __exit__(
@@ -72,8 +89,9 @@ class _Hooked:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._handles or ():
-            handle.remove()
+        self.active = False
+        if self._hooks:
+            self._hooks.close()
 
 
 class ActivationTracker(_Hooked):
@@ -102,11 +120,10 @@ class ActivationTracker(_Hooked):
         self.activations: dict[str, Tensor] = {}
         self._pick = pick
 
-    def _attach(self) -> list[RemovableHandle]:
-        handles = [self.model.register_forward_pre_hook(lambda *_: self.activations.clear())]
+    def _attach(self) -> Iterator[RemovableHandle]:
+        yield self.model.register_forward_pre_hook(lambda *_: self.activations.clear())
         for name, module in self.layers.items():
-            handles.append(module.register_forward_hook(self._record(name)))
-        return handles
+            yield module.register_forward_hook(self._record(name))
 
     def _record(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -129,9 +146,9 @@ class ActivationTracker(_Hooked):
         Raises:
             RuntimeError: outside the `with` block, or when a layer was not called.
         """
-        if not self._handles:
+        if not self.active:
             raise RuntimeError("collect() works inside the tracker's `with` block")
-        was_training = self.model.training
+        modes = [(module, module.training) for module in self.model.modules()]
         parts: dict[str, list[Tensor]] = {}
         self.model.eval()
         try:
@@ -141,7 +158,8 @@ class ActivationTracker(_Hooked):
                     for name, activation in self.activations.items():
                         parts.setdefault(name, []).append(activation)
         finally:
-            self.model.train(was_training)
+            for module, mode in modes:
+                module.training = mode
             self.activations.clear()
         missing = set(self.layers) - set(parts)
         if missing:
@@ -209,8 +227,9 @@ class GradientTracker(_Hooked):
         self.paused = paused
         self.moments = {name: RunningMoments() for name in self.weights}
 
-    def _attach(self) -> list[RemovableHandle]:
-        return [weight.register_hook(self._record(n)) for n, weight in self.weights.items()]
+    def _attach(self) -> Iterator[RemovableHandle]:
+        for name, weight in self.weights.items():
+            yield weight.register_hook(self._record(name))
 
     def _record(self, name: str) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:

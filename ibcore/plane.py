@@ -59,7 +59,7 @@ class InformationPlane:
         """Return mean and standard deviation over runs, by epoch and layer (first to last)."""
         grouped = self.select(estimator).groupby(["epoch", "layer"])[["i_xz", "i_zy"]]
         mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
-        found = mean.join(spread, rsuffix="_std").reset_index()
+        found = mean.join(spread.add_suffix("_std")).reset_index()
         found["layer"] = pd.Categorical(found["layer"], self.layers, ordered=True)
         return found.sort_values(["epoch", "layer"]).reset_index(drop=True)
 
@@ -219,7 +219,7 @@ class PlaneRecorder:
             {
                 "n_samples": len(self._y),
                 "label_entropy": label_entropy(self._y),
-                "layers": self._layers,
+                "layers": list(self._layers),
                 "estimators": [repr(e) for e in self._estimators.values()],
                 "versions": {p: version(p) for p in packages}
                 | {"python": platform.python_version()},
@@ -251,8 +251,9 @@ def information_plane(
 def _measure(estimator: Estimator, z: Tensor, y: Tensor) -> list[dict[str, Any]]:
     """Return a row a bound; activations that are not finite give NaN under each known name."""
     if not bool(torch.isfinite(z).all()):
-        # The names are learned from a harmless representation of the same labels.
-        named = estimator(torch.zeros(len(y), 1, dtype=z.dtype, device=z.device), y)
+        # The names are learned from the same labels with a harmless value in place of the others.
+        finite = z[z.isfinite()].tolist() or [0.0]
+        named = estimator(torch.full_like(z, finite[0]), y)
         return [
             {"estimator": name, "i_xz": np.nan, "i_zy": np.nan, "finite": False,
              "singleton_share": np.nan}

@@ -112,6 +112,10 @@ def fit(
     device = next(model.parameters()).device
     x, y = ds.x.to(device), ds.y.to(device)
     graph = () if ds.edge_index is None else (ds.edge_index.to(device),)
+    if gradients and not gradients.active:
+        raise RuntimeError(
+            "the GradientTracker watches nothing: call fit() inside its `with` block"
+        )
     history, generator = History(), torch.Generator().manual_seed(seed)
     steps = optimizer(model.parameters(), lr=learning_rate)  # type: ignore[call-arg]
     for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
@@ -132,7 +136,9 @@ def fit(
             history.gradient_rows += (
                 [{**at, **r} for r in gradients.statistics()] if gradients else []
             )
-            history.scores.append({**at, **_score(_evaluate(model, x, *graph), y, ds)})
+            scores = _score(_evaluate(model, x, *graph), y, ds)
+            _check_loss(torch.tensor([scores["train_loss"]]), [seed], epoch, learning_rate)
+            history.scores.append({**at, **scores})
             if tracker:
                 found = tracker.collect(x, *graph)
                 (on_snapshot or history.snapshots.append)(Snapshot(seed, epoch, found))
@@ -192,7 +198,7 @@ def fit_ensemble(
         return torch.func.vmap(one)(params, buffers, inputs)
 
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    weights = {name: p for name, p in params.items() if p.ndim >= 3}
+    weights = {name: p for name, p in params.items() if p.ndim >= 3 and p.requires_grad}
     steps = optimizer(params.values(), lr=learning_rate)  # type: ignore[call-arg]
     history = History()
     for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
@@ -207,21 +213,30 @@ def fit_ensemble(
             steps.zero_grad()
             losses.sum().backward()
             for name, moment in moments.items():
-                moment.update(weights[name].grad)
+                if (gradient := weights[name].grad) is not None:  # None where it is not used
+                    moment.update(gradient)
             steps.step()
         if look:
             history.gradient_rows += _gradient_rows(moments, weights, seeds, epoch)
             template.eval()
             with torch.no_grad():
                 logits = forward(x.expand(len(seeds), *x.shape))
+            scores = [_score(z, y, d) for z, d in zip(logits, data, strict=True)]
+            losses = torch.tensor([found["train_loss"] for found in scores])
+            _check_loss(losses, seeds, epoch, learning_rate)
             for run, seed in enumerate(seeds):
-                scores = _score(logits[run], y, data[run])
-                history.scores.append({"seed": seed, "epoch": epoch, **scores})
+                history.scores.append({"seed": seed, "epoch": epoch, **scores[run]})
                 if on_snapshot:
-                    template.load_state_dict({n: p[run] for n, p in {**params, **buffers}.items()})
+                    _set_state(template, {**params, **buffers}, run)
                     with ActivationTracker(template, layers) as tracker:
                         on_snapshot(Snapshot(seed, epoch, tracker.collect(x)))
     return history
+
+
+@torch.no_grad()
+def _set_state(model: nn.Module, stacked: dict[str, Tensor], run: int) -> None:
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        value.copy_(stacked[name][run])
 
 
 def _gradient_rows(
@@ -259,12 +274,20 @@ def _one_split_a_seed(ds: Dataset | Sequence[Dataset], seeds: list[int]) -> list
         raise ValueError(f"{len(seeds)} seeds need as many data sets, got {len(data)}")
     if any(d.edge_index is not None for d in data):
         raise ValueError("fit_ensemble takes no graph: train graph networks with fit()")
-    if len({len(d.train) for d in data}) > 1 or any(d.x.shape != data[0].x.shape for d in data):
+    if not all(_same(d.x, data[0].x) and _same(d.y, data[0].y) for d in data):
         raise ValueError(
-            "the data sets of an ensemble need one x and splits of one size, got x of shape "
-            f"{[tuple(d.x.shape) for d in data]} and {[len(d.train) for d in data]} samples"
+            "the data sets of an ensemble need the same x and y; only splits may differ"
+        )
+    if len({len(d.train) for d in data}) > 1:
+        raise ValueError(
+            "the data sets of an ensemble need splits of one size, got "
+            f"{[len(d.train) for d in data]} training samples"
         )
     return data
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or torch.equal(a, b)
 
 
 def _batches(train: Tensor, batch_size: int | None, generator: torch.Generator) -> Iterator[Tensor]:

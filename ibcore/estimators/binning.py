@@ -35,7 +35,7 @@ class Binning:
     def __post_init__(self) -> None:
         if self.width is not None and not (self.width > 0 and math.isfinite(self.width)):
             raise ValueError(f"width must be positive, got {self.width}")
-        if self.edges < 2 or not self.low < self.high:
+        if self.edges < 2 or not -math.inf < self.low < self.high < math.inf:
             raise ValueError(
                 f"bins need two edges and low < high, got edges={self.edges}, "
                 f"low={self.low}, high={self.high}"
@@ -65,9 +65,9 @@ class Binning:
     def _codes(self, z: Tensor) -> Tensor:
         """Return a number in 0..n_samples−1 for each sample, the same where the bins are."""
         bins = self._bins(z)
-        bins = bins - bins.min()
-        if int(bins.max()) > len(z):
+        if float(bins.max() - bins.min()) > len(z):
             bins = torch.unique(bins, return_inverse=True)[1]
+        bins = (bins - bins.min()).long()
         base = int(bins.max()) + 1
         # As many columns as fit into an int64 beside a code below n_samples are packed at once.
         step = max(1, int((62 - math.log2(len(z))) // max(1.0, math.log2(base))))
@@ -80,7 +80,7 @@ class Binning:
 
     def _bins(self, z: Tensor) -> Tensor:
         if self.width is not None:
-            return (z.double() / self.width).floor_().long()
+            return (z.double() / self.width).floor_()
         if z.min() < self.low or z.max() > self.high:
             raise ValueError(
                 f"z runs from {float(z.min()):.3g} to {float(z.max()):.3g}, outside the bins "
@@ -89,4 +89,4 @@ class Binning:
         edges = torch.linspace(
             self.low, self.high, self.edges, dtype=torch.float64, device=z.device
         )
-        return torch.bucketize(z.double(), edges, right=True)
+        return torch.bucketize(z.double().contiguous(), edges, right=True)

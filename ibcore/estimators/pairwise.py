@@ -68,12 +68,10 @@ def _kernel_sums(z: Tensor, y: Tensor, noise_variance: float) -> tuple[Tensor, T
     member = torch.nn.functional.one_hot(y, classes).double()
     centre, scale = z.mean(0, dtype=torch.float64), (8 * noise_variance) ** -0.5
     gram = _gram_is_exact(z, centre, noise_variance)
-    blocks = torch.arange(len(z), device=z.device).split(_BLOCK)
-    for first, rows in enumerate(blocks):
-        i = slice(int(rows[0]), int(rows[-1]) + 1)
+    tiles = [slice(start, start + _BLOCK) for start in range(0, len(z), _BLOCK)]
+    for first, i in enumerate(tiles):
         a = (z[i].double() - centre) * scale
-        for columns in blocks[first:]:
-            j = slice(int(columns[0]), int(columns[-1]) + 1)
+        for j in tiles[first:]:
             b = a if i == j else (z[j].double() - centre) * scale
             kernel = _exponents(a, b, gram).exp_()
             if i == j:

@@ -1,0 +1,513 @@
+"""Laws of the trackers: what is recorded, for whom, and that nothing stays behind."""
+
+import gc
+import math
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import nn
+
+from ibcore.hooks import (
+    ActivationTracker,
+    GradientTracker,
+    RunningMoments,
+    first_tensor,
+    select_layers,
+)
+from ibcore.models import FullyConnected
+
+
+@pytest.fixture
+def model():
+    return FullyConnected([4, 6, 5, 3], seed=0)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Recurrent(nn.Module):
+    """A recurrent core, whose output is a tuple, under a linear head."""
+
+    def __init__(self, core):
+        super().__init__()
+        self.core = core(4, 5, num_layers=2, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.core(x)[0][:, -1])
+
+
+class Shared(nn.Module):
+    """One layer that is called three times in a pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.step = nn.Linear(4, 4)
+        self.tanh = nn.Tanh()
+
+    def forward(self, x):
+        for _ in range(3):
+            x = self.tanh(self.step(x))
+        return x
+
+
+class Token:
+    """Something that a graph can hold, and that a weak reference can watch."""
+
+
+alive = weakref.WeakSet()
+
+
+class Probe(torch.autograd.Function):
+    """The identity, whose node in the graph holds a token."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.token = Token()
+        alive.add(ctx.token)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class Probed(nn.Module):
+    """A layer that reports whether its graph lives."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.tanh = nn.Tanh()
+
+    def forward(self, x):
+        return self.tanh(Probe.apply(self.linear(x)))
+
+
+def hooks_of(model):
+    modules = list(model.modules())
+    counted = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    of_modules = sum(len(getattr(m, kind)) for m in modules for kind in counted)
+    return of_modules + sum(len(p._backward_hooks or ()) for p in model.parameters())
+
+
+# Which layers
+
+
+def test_one_name_is_that_layer(model):
+    assert list(select_layers(model, "linear2")) == ["linear2"]
+    assert select_layers(model, "linear2")["linear2"] is model.linear2
+
+
+def test_a_pattern_is_every_layer_that_it_matches_in_the_models_order(model):
+    assert list(select_layers(model, "linear*")) == ["linear1", "linear2", "linear3"]
+    assert list(select_layers(model, "*2")) == ["linear2", "tanh2"]
+
+
+def test_a_type_is_every_layer_of_that_type(model):
+    assert list(select_layers(model, nn.Tanh)) == ["tanh1", "tanh2"]
+
+
+def test_several_wishes_are_joined_in_the_models_order_none_twice(model):
+    assert list(select_layers(model, ["tanh2", nn.Tanh, "linear1"])) == [
+        "linear1",
+        "tanh1",
+        "tanh2",
+    ]
+
+
+def test_without_a_wish_it_is_every_activation(model):
+    assert list(select_layers(model)) == ["tanh1", "tanh2"]
+
+
+def test_without_an_activation_it_is_every_leaf():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Dropout()))
+    assert list(select_layers(model)) == ["0", "1.0", "1.1"]
+
+
+def test_names_of_nested_layers_are_dotted():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    assert list(select_layers(model, "1.*")) == ["1.0", "1.1"]
+    assert list(select_layers(model)) == ["1.1"]
+
+
+@pytest.mark.parametrize("wish", ["linear9", "conv*", nn.ReLU, ["tanh1", "linear9"]])
+@pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
+def test_a_layer_that_does_not_exist_is_refused_with_those_that_do(model, wish, tracker):
+    with pytest.raises(ValueError, match="no layer matches") as error:
+        tracker(model, wish)
+    assert all(name in str(error.value) for name, _ in model.named_children())
+
+
+@pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
+def test_an_empty_choice_is_refused(model, tracker):
+    with pytest.raises(ValueError, match=r"layer|weight"):
+        tracker(model, [])
+
+
+def test_a_model_without_submodules_is_refused_rather_than_tracked_as_nothing():
+    with pytest.raises(ValueError, match="layer"):
+        ActivationTracker(nn.Linear(2, 2))
+
+
+# What is recorded
+
+
+def test_a_record_is_the_layers_own_output(model, x):
+    with ActivationTracker(model, ["tanh1", "linear3"]) as tracker:
+        logits = model(x)
+        assert torch.equal(tracker.activations["tanh1"], torch.tanh(model.linear1(x)))
+        assert torch.equal(tracker.activations["linear3"], logits)
+
+
+def test_a_pass_replaces_the_record_of_the_pass_before(model, x):
+    with ActivationTracker(model, "tanh1") as tracker:
+        model(x)
+        model(x[:7])
+        assert {k: len(v) for k, v in tracker.activations.items()} == {"tanh1": 7}
+
+
+def test_tracking_changes_neither_the_output_nor_the_gradient(model, x):
+    def gradient():
+        model.zero_grad()
+        output = model(x)
+        output.square().sum().backward()
+        return [output.detach(), *(p.grad.clone() for p in model.parameters())]
+
+    alone = gradient()
+    with ActivationTracker(model), GradientTracker(model):
+        watched = gradient()
+    assert all(torch.equal(a, b) for a, b in zip(alone, watched, strict=True))
+
+
+@pytest.mark.parametrize("core", [nn.RNN, nn.GRU, nn.LSTM])
+def test_of_a_tuple_it_is_the_first_tensor(core):
+    model, x = Recurrent(core), torch.randn(6, 3, 4)
+    with ActivationTracker(model, "core") as tracker:
+        found = tracker.collect(x)
+    torch.testing.assert_close(found["core"], model.core(x)[0])
+
+
+@pytest.mark.parametrize("core", [nn.RNN, nn.GRU])
+def test_pick_takes_something_else_out_of_a_tuple(core):
+    model, x = Recurrent(core), torch.randn(6, 3, 4)
+    with ActivationTracker(model, "core", pick=lambda output: output[1][-1]) as tracker:
+        found = tracker.collect(x, batch_size=4)
+    torch.testing.assert_close(found["core"], model.core(x)[0][:, -1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_tensor_is_found_in_any_nest():
+    one, two = torch.ones(1), torch.zeros(2)
+    for output in (one, (one, two), [None, one], {"a": None, "b": one}, ((one,), two), ((), one)):
+        assert first_tensor(output) is one
+
+
+@pytest.mark.parametrize("output", [None, (), [None], {}, 3.0, "text"])
+def test_an_output_without_a_tensor_is_refused(output):
+    with pytest.raises(TypeError):
+        first_tensor(output)
+
+
+def test_each_call_of_a_shared_module_is_recorded():
+    model, x = Shared(), torch.randn(5, 4)
+    with ActivationTracker(model) as tracker:
+        found = tracker.collect(x, batch_size=2)
+    assert list(found) == ["tanh", "tanh:2", "tanh:3"]
+    expected = x
+    for z in found.values():
+        expected = torch.tanh(model.step(expected))
+        torch.testing.assert_close(z, expected)
+
+
+def test_a_layer_that_works_in_place_does_not_change_the_record_before_it(x):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 2))
+    with ActivationTracker(model, ["0", "1"]) as tracker:
+        found = tracker.collect(x)
+    torch.testing.assert_close(found["0"], model[0](x))
+    torch.testing.assert_close(found["1"], model[0](x).relu())
+    assert (found["0"] < 0).any()
+
+
+# Whole data sets
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
+def test_batches_give_what_one_pass_gives(model, x, batch_size):
+    with ActivationTracker(model, "*") as tracker:
+        whole = tracker.collect(x)
+        parts = tracker.collect(x, batch_size=batch_size)
+    assert list(whole) == list(parts)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_further_inputs_go_whole_with_every_batch(x):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tanh = nn.Tanh()
+
+        def forward(self, x, shift):
+            return self.tanh(x + shift.sum())
+
+    shift = torch.ones(9)
+    with ActivationTracker(Two()) as tracker:
+        found = tracker.collect(x, shift, batch_size=3)
+    torch.testing.assert_close(found["tanh"], torch.tanh(x + 9))
+
+
+def test_a_data_set_is_seen_in_evaluation_mode(x):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.ReLU()).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with ActivationTracker(model) as tracker:
+        first, second = tracker.collect(x), tracker.collect(x)
+    assert torch.equal(first["3"], second["3"])
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_gets_its_mode_back(model, x, training):
+    model.train(training)
+    with ActivationTracker(model) as tracker:
+        tracker.collect(x)
+    assert all(module.training is training for module in model.modules())
+
+
+def test_a_layer_that_was_frozen_in_evaluation_mode_stays_so(x):
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()).train()
+    model[1].eval()
+    with ActivationTracker(model) as tracker:
+        tracker.collect(x)
+    assert [m.training for m in model.modules()] == [True, True, False, True]
+
+
+def test_the_model_gets_its_mode_back_after_an_error(model, x):
+    model.train()
+    with ActivationTracker(model) as tracker, pytest.raises(RuntimeError):
+        tracker.collect(x[:, :3])
+    assert model.training
+
+
+def test_a_layer_that_is_never_called_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    model[0].unused = nn.ReLU()
+    with ActivationTracker(model) as tracker, pytest.raises(RuntimeError, match=r"0\.unused"):
+        tracker.collect(torch.randn(3, 4))
+
+
+# Nothing stays behind
+
+
+def test_records_need_no_gradient_and_keep_no_graph():
+    model, x = Probed(), torch.randn(3, 4)
+    with ActivationTracker(model) as tracker:
+        output = model(x)
+        assert output.requires_grad
+        assert len(alive) == 1
+        assert not tracker.activations["tanh"].requires_grad
+        del output
+        gc.collect()
+        assert tracker.activations
+        assert len(alive) == 0
+
+
+def test_collected_activations_need_no_gradient():
+    model, x = Probed(), torch.randn(3, 4, requires_grad=True)
+    with ActivationTracker(model) as tracker:
+        found = tracker.collect(x, batch_size=2)
+    gc.collect()
+    assert len(alive) == 0
+    assert not found["tanh"].requires_grad
+
+
+@pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
+def test_hooks_live_inside_the_block_alone(model, tracker):
+    made = tracker(model)
+    assert hooks_of(model) == 0
+    with made:
+        assert hooks_of(model) > 0
+    assert hooks_of(model) == 0
+
+
+@pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
+def test_hooks_are_gone_after_an_exception(model, tracker):
+    with pytest.raises(ZeroDivisionError), tracker(model):
+        raise ZeroDivisionError
+    assert hooks_of(model) == 0
+
+
+def test_hooks_are_gone_when_the_block_cannot_be_entered(model):
+    tracker = GradientTracker(model)
+    model.linear3.weight.requires_grad_(False)
+    with pytest.raises(RuntimeError), tracker:
+        pass
+    assert hooks_of(model) == 0
+
+
+@pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
+def test_a_tracker_serves_once(model, tracker):
+    made = tracker(model)
+    with made:
+        pass
+    with pytest.raises(RuntimeError, match="used before"), made:
+        pass
+    assert hooks_of(model) == 0
+
+
+@pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
+def test_a_tracker_cannot_be_entered_inside_itself(model, tracker):
+    with tracker(model) as made, pytest.raises(RuntimeError, match="used before"), made:
+        pass
+    assert hooks_of(model) == 0
+
+
+def test_two_trackers_watch_one_model_without_disturbing_each_other(model, x):
+    with ActivationTracker(model, "tanh1") as outer:
+        with ActivationTracker(model, "tanh2") as inner:
+            inner.collect(x)
+        found = outer.collect(x)
+    torch.testing.assert_close(found["tanh1"], torch.tanh(model.linear1(x)))
+
+
+def test_collecting_before_the_block_is_refused(model, x):
+    with pytest.raises(RuntimeError, match="with"):
+        ActivationTracker(model).collect(x)
+
+
+def test_collecting_after_the_block_is_refused_also_with_an_old_record(model, x):
+    with ActivationTracker(model) as tracker:
+        model(x)
+    with pytest.raises(RuntimeError, match="with"):
+        tracker.collect(torch.zeros_like(x))
+
+
+# Moments in one pass
+
+streams = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=1, max_dims=3, max_side=6),
+    elements=st.floats(-1e3, 1e3),
+)
+
+
+@given(streams, st.sampled_from([0.0, 1.0, -1e4, 1e9, 1e14]))
+def test_one_pass_gives_mean_and_variance_also_far_from_zero(values, offset):
+    values = values + offset
+    moments = RunningMoments()
+    for value in values:
+        moments.update(torch.as_tensor(value))
+    exact = values.astype(np.longdouble)
+    # Each step rounds by ε max|v|; the sum of squares of the textbook would lose ε max|v|².
+    step = 10 * len(values) * np.finfo(float).eps * np.abs(values).max()
+    spread = np.ptp(values) + step
+    np.testing.assert_allclose(moments.mean.numpy(), exact.mean(0).astype(float), atol=step, rtol=0)
+    np.testing.assert_allclose(
+        moments.variance.numpy(), exact.var(0).astype(float), atol=step * spread, rtol=1e-12
+    )
+    assert moments.count == len(values)
+    assert (moments.variance >= 0).all()
+
+
+def test_single_precision_values_are_summed_in_double():
+    values = torch.rand(2000, generator=torch.Generator().manual_seed(0)) + 1000
+    moments = RunningMoments()
+    for value in values:
+        moments.update(value)
+    assert float(moments.variance) == pytest.approx(np.var(values.double().numpy()), rel=1e-9)
+
+
+# Gradients
+
+
+def stored(model, batches, weight):
+    """Norms of eq. 3.7-3.9 from all gradients, kept."""
+    loss = nn.CrossEntropyLoss()
+    grads = [torch.autograd.grad(loss(model(x), y), weight)[0].double() for x, y in batches]
+    mean = sum(grads) / len(grads)
+    deviation = (sum((g - mean) ** 2 for g in grads) / len(grads)).sqrt()
+    return [float(v.norm()) for v in (mean, deviation, weight.detach().double())]
+
+
+def batches_of(count, size=8):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(size, 4, generator=generator), torch.randint(3, (size,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def backward(model, x, y):
+    nn.functional.cross_entropy(model(x), y).backward()
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_streamed_statistics_are_those_of_the_stored_gradients(model, count, accumulate):
+    batches = batches_of(count)
+    with GradientTracker(model) as tracker:
+        for x, y in batches:
+            if not accumulate:
+                model.zero_grad()
+            backward(model, x, y)
+        rows = tracker.statistics()
+    assert [row["layer"] for row in rows] == [f"linear{n}.weight" for n in (1, 2, 3)]
+    for row in rows:
+        expected = stored(model, batches, model.get_parameter(row["layer"]))
+        measured = [row["mean_norm"], row["deviation_norm"], row["weight_norm"]]
+        np.testing.assert_allclose(measured, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_calls():
+    model, x = Shared(), torch.randn(5, 4)
+    with GradientTracker(model) as tracker:
+        model(x).square().sum().backward()
+        (row,) = tracker.statistics()
+    assert row["mean_norm"] == pytest.approx(float(model.step.weight.grad.norm()), rel=1e-6)
+    assert row["deviation_norm"] == pytest.approx(0, abs=1e-9)
+
+
+def test_one_batch_has_no_deviation(model):
+    with GradientTracker(model) as tracker:
+        backward(model, *batches_of(1)[0])
+        assert all(row["deviation_norm"] == 0 for row in tracker.statistics())
+
+
+def test_reset_forgets_the_batches_before(model):
+    first, second = batches_of(2)
+    with GradientTracker(model) as tracker:
+        backward(model, *first)
+        tracker.reset()
+        backward(model, *second)
+        (row, *_) = tracker.statistics()
+    expected = stored(model, [second], model.linear1.weight)
+    assert row["mean_norm"] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_chosen_layers_alone_are_watched(model):
+    with GradientTracker(model, ["linear1", "linear3"]) as tracker:
+        backward(model, *batches_of(1)[0])
+        rows = tracker.statistics()
+    assert [row["layer"] for row in rows] == ["linear1.weight", "linear3.weight"]
+
+
+def test_frozen_weights_and_biases_are_left_out(model):
+    model.linear2.weight.requires_grad_(False)
+    with GradientTracker(model) as tracker:
+        backward(model, *batches_of(1)[0])
+        rows = tracker.statistics()
+    assert [row["layer"] for row in rows] == ["linear1.weight", "linear3.weight"]
+    assert all(math.isfinite(v) for row in rows for k, v in row.items() if k != "layer")
+
+
+@pytest.mark.parametrize("layers", [None, nn.Tanh])
+def test_layers_without_weights_are_refused(layers):
+    model = nn.Sequential(nn.Tanh(), nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="no weight matrices"):
+        GradientTracker(model, layers)

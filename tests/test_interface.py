@@ -1,0 +1,105 @@
+"""Laws of the shared definitions: entropy, the result, and which room may enter which."""
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ibcore
+from ibcore.interface import MutualInformation, check_samples, entropy, label_entropy
+
+PACKAGE = Path(ibcore.__file__).parent
+counts = st.lists(st.integers(0, 10_000), min_size=1, max_size=30).filter(any)
+
+
+def local_imports(path):
+    """Names of the ibcore modules that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module} if node.module != "ibcore" else {
+                f"ibcore.{alias.name}" for alias in node.names
+            }  # fmt: skip
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "ibcore"}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 18, 4096])
+def test_entropy_of_a_uniform_distribution_is_log2_n(n):
+    assert entropy(torch.full((n,), 7)) == pytest.approx(math.log2(n), abs=1e-12)
+
+
+def test_entropy_of_a_biased_coin_is_its_closed_form():
+    expected = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    assert entropy(torch.tensor([1, 3])) == pytest.approx(expected, abs=1e-12)
+
+
+@given(counts)
+def test_entropy_lies_between_zero_and_log2_of_the_values_seen(values):
+    seen = sum(v > 0 for v in values)
+    assert -1e-9 <= entropy(torch.tensor(values)) <= math.log2(seen) + 1e-9
+
+
+@given(counts, st.integers(2, 50))
+def test_entropy_depends_on_shares_only_and_not_on_order_or_unseen_values(values, factor):
+    expected = entropy(torch.tensor(values))
+    changed = [factor * v for v in reversed(values)] + [0, 0]
+    assert entropy(torch.tensor(changed)) == pytest.approx(expected, abs=1e-9)
+
+
+@given(counts, st.integers(0, 29))
+def test_entropy_obeys_the_chain_rule(values, cut):
+    parts = [p for p in (values[:cut], values[cut:]) if sum(p)]
+    total = sum(values)
+    within = sum(sum(p) / total * entropy(torch.tensor(p)) for p in parts)
+    between = entropy(torch.tensor([sum(p) for p in parts]))
+    assert entropy(torch.tensor(values)) == pytest.approx(between + within, abs=1e-9)
+
+
+def test_label_entropy_counts_the_labels_whatever_their_values():
+    assert label_entropy(torch.tensor([-5, 900, -5, 900])) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_information_is_a_named_pair():
+    information = MutualInformation(2.0, 1.0)
+    assert information == (2.0, 1.0)
+    assert (information.i_xz, information.i_zy) == (2.0, 1.0)
+
+
+def test_checked_samples_are_a_matrix_beside_int64_labels():
+    z, y = check_samples(torch.rand(4, 2, 3), torch.tensor([0, 1, 0, 1], dtype=torch.int8))
+    assert z.shape == (4, 6)
+    assert y.dtype == torch.int64
+
+
+def test_the_error_counts_the_samples_that_are_not_finite():
+    z = torch.zeros(5, 2, 2)
+    z[1, 0, 0], z[1, 1, 1], z[4, 0, 1] = math.nan, math.inf, -math.inf
+    with pytest.raises(ValueError, match="2 of its 5 samples"):
+        check_samples(z, torch.tensor([0, 1, 0, 1, 0]))
+
+
+def test_the_interface_imports_nothing_local():
+    assert local_imports(PACKAGE / "interface.py") == set()
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in (PACKAGE / "estimators").glob("*.py") if p.name != "__init__.py"],
+    ids=lambda path: path.stem,
+)  # fmt: skip
+def test_an_estimator_imports_the_interface_alone(path):
+    assert local_imports(path) <= {"ibcore.interface"}
+
+
+@pytest.mark.parametrize("room", ["data", "models", "hooks"])
+def test_data_models_and_hooks_know_no_estimator_and_no_result(room):
+    assert local_imports(PACKAGE / f"{room}.py") <= {"ibcore.interface"}
+
+
+def test_plotting_imports_results_alone():
+    assert local_imports(PACKAGE / "plotting.py") <= {"ibcore.plane", "ibcore.snr"}

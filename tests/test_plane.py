@@ -1,0 +1,459 @@
+"""Laws of the information plane: a tidy table, honest flags, files that are whole or not there."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ibcore
+from ibcore import InformationPlane, MutualInformation, PlaneRecorder, information_plane
+from ibcore.estimators import Binning, Pairwise
+
+N, H_Y = 16, 1.0
+CEILING = math.log2(N)
+Y = torch.arange(N) % 2
+LAYERS = ["first", "second", "third"]
+
+
+class Known:
+    """An estimator whose answer is the first value of the representation, under given names."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def __call__(self, z, y):
+        value = float(z.flatten()[0])
+        return {name: MutualInformation(value, value / 2) for name in self.names}
+
+
+def plane(values, estimator="BD", runs=None, finite=True, singletons=np.nan):
+    """A plane of one epoch: for each run and layer (i_xz, i_zy)."""
+    rows = [
+        {"run": run, "epoch": 1, "layer": layer, "estimator": estimator, "i_xz": x, "i_zy": y,
+         "finite": finite, "singleton_share": singletons}
+        for run, layers in enumerate(values)
+        for layer, (x, y) in zip(LAYERS, layers, strict=False)
+    ]  # fmt: skip
+    metadata = {"n_samples": N, "label_entropy": H_Y, "layers": LAYERS[: len(values[0])]}
+    return InformationPlane(pd.DataFrame(rows), metadata)
+
+
+def flag(plane, name, estimator="BD"):
+    """Count and total of one flag."""
+    flags = plane.flags().set_index(["estimator", "flag"])
+    row = flags.loc[(estimator, name)]
+    assert row["share"] == pytest.approx(row["count"] / row["of"] if row["of"] else 0)
+    return int(row["count"]), int(row["of"])
+
+
+QUIET = [[(3.0, 0.9), (2.0, 0.8), (1.0, 0.7)]]
+
+
+def activations(seed, *layers):
+    """A representation a layer, in (−1, 1)."""
+    generator = torch.Generator().manual_seed(seed)
+    return {layer: torch.tanh(torch.randn(N, 3, generator=generator)) for layer in layers}
+
+
+def snapshots(runs=2, epochs=(1, 3, 9), layers=LAYERS):
+    return [(run, e, activations(100 * run + e, *layers)) for run in range(runs) for e in epochs]
+
+
+# The table
+
+
+def test_the_table_has_one_row_a_run_epoch_layer_and_estimate():
+    table = information_plane(snapshots(), Y, [Pairwise(), Binning()]).table
+    keys = ["run", "epoch", "layer", "estimator"]
+    assert list(table.columns[:6]) == [*keys, "i_xz", "i_zy"]
+    assert not table.duplicated(keys).any()
+    assert len(table) == 2 * 3 * 3 * 3
+    assert set(table["estimator"]) == {"BD", "KL", "binning"}
+
+
+def test_the_values_are_those_of_the_estimators():
+    z = activations(0, "one")["one"]
+    table = information_plane([(4, 7, {"one": z})], Y, [Pairwise(0.2)]).table
+    for name, mi in Pairwise(0.2)(z, Y).items():
+        row = table[table["estimator"] == name].iloc[0]
+        assert (row["run"], row["epoch"], row["layer"]) == (4, 7, "one")
+        assert (row["i_xz"], row["i_zy"]) == mi
+
+
+def test_the_metadata_say_what_the_values_rest_on():
+    made = information_plane(snapshots(), Y, [Pairwise(0.2)], {"seed": 3, "sha256": "abc"})
+    known = made.metadata
+    assert (known["n_samples"], known["label_entropy"]) == (N, pytest.approx(1.0))
+    assert known["layers"] == made.layers == LAYERS
+    assert known["estimators"] == ["Pairwise(noise_variance=0.2)"]
+    assert known["versions"]["torch"] == torch.__version__
+    assert known["versions"]["ibcore"] == ibcore.__version__
+    assert (known["seed"], known["sha256"]) == (3, "abc")
+    assert made.ceiling == CEILING
+
+
+def test_layers_stay_in_the_order_of_the_network_not_of_the_alphabet():
+    layers = ["zeta", "alpha", "mid"]
+    made = information_plane(snapshots(layers=layers), Y, [Pairwise()])
+    assert made.layers == layers
+    assert made.summary("BD")["layer"].tolist() == 3 * layers
+
+
+def test_labels_tell_estimators_of_one_kind_apart():
+    made = information_plane(snapshots(), Y, {"σ²=0.1": Pairwise(0.1), "σ²=1": Pairwise(1.0)})
+    names = {"σ²=0.1 BD", "σ²=0.1 KL", "σ²=1 BD", "σ²=1 KL"}
+    assert set(made.table["estimator"]) == names
+    assert flag(made, "lower > upper", "σ²=1 BD, σ²=1 KL") == (0, 18)
+
+
+def test_estimators_of_one_name_are_refused_without_labels():
+    with pytest.raises(ValueError, match=r"BD.*KL.*mapping"):
+        information_plane(snapshots(), Y, [Pairwise(0.1), Pairwise(1.0)])
+
+
+@pytest.mark.parametrize("nothing", [[], {}])
+def test_a_plane_without_estimators_is_refused(nothing):
+    with pytest.raises(ValueError, match="at least one estimator"):
+        PlaneRecorder(Y, nothing)
+
+
+def test_a_plane_without_snapshots_is_refused():
+    with pytest.raises(ValueError, match="no snapshots"):
+        information_plane([], Y, [Pairwise()])
+
+
+def test_unknown_estimators_and_layers_are_refused_with_the_known_ones():
+    made = information_plane(snapshots(), Y, [Pairwise()])
+    with pytest.raises(ValueError, match=r"'MINE'.*BD.*KL"):
+        made.select("MINE")
+    with pytest.raises(ValueError, match=r"'tenth'.*first.*third"):
+        made.peak_epoch("BD", "tenth")
+
+
+def test_recording_as_it_trains_gives_the_plane_of_the_stored_snapshots():
+    ds = ibcore.load("tishby", dtype=torch.float64)
+    settings = {"epochs": 3, "learning_rate": 0.01, "batch_size": 512, "progress": False}
+
+    def run(seed, **how):
+        model = ibcore.models.FullyConnected([12, 4, 2], seed=seed).double()
+        with ibcore.ActivationTracker(model) as tracker:
+            return ibcore.fit(model, ds, seed=seed, tracker=tracker, **how, **settings)
+
+    stored = [snapshot for seed in (0, 1) for snapshot in run(seed).snapshots]
+    expected = information_plane(stored, ds.y, [Binning()]).table
+    recorder, many = PlaneRecorder(ds.y, [Binning()]), PlaneRecorder(ds.y, [Binning()])
+    for seed in (0, 1):
+        assert run(seed, on_snapshot=recorder).snapshots == []
+    pd.testing.assert_frame_equal(recorder.plane().table, expected)
+    ibcore.fit_ensemble(
+        lambda seed: ibcore.models.FullyConnected([12, 4, 2], seed=seed).double(), ds,
+        seeds=[0, 1], on_snapshot=many, **settings,
+    )  # fmt: skip
+    keys = ["run", "epoch", "layer", "estimator"]
+    found, expected = (t.set_index(keys).sort_index() for t in (many.plane().table, expected))
+    # A rounding error can carry single samples of the 4096 over the edge of a bin.
+    pd.testing.assert_frame_equal(found, expected, atol=0.02, rtol=0)
+
+
+# Summaries over runs
+
+
+def test_the_summary_is_mean_and_deviation_over_runs():
+    made = plane([[(3.0, 0.9)], [(1.0, 0.5)], [(2.0, 0.1)]])
+    (row,) = made.summary("BD").to_dict("records")
+    assert (row["epoch"], row["layer"]) == (1, "first")
+    assert (row["i_xz"], row["i_zy"]) == (2.0, pytest.approx(0.5))
+    assert (row["i_xz_std"], row["i_zy_std"]) == (1.0, pytest.approx(0.4))
+
+
+def test_one_run_has_no_spread():
+    summary = plane(QUIET).summary("BD")
+    assert summary[["i_xz_std", "i_zy_std"]].to_numpy().tolist() == 3 * [[0, 0]]
+    assert summary["i_xz"].tolist() == [3, 2, 1]
+
+
+def curves(*runs):
+    """A plane of one layer: I(X;T) of each run at the epochs 1, 2, 3, ..."""
+    parts = [
+        plane([[(x, x / 4)]]).table.assign(run=run, epoch=epoch)
+        for run, values in enumerate(runs)
+        for epoch, x in enumerate(values, 1)
+    ]
+    return InformationPlane(pd.concat(parts), plane([[(0, 0)]]).metadata)
+
+
+def test_the_peak_is_where_the_mean_over_runs_is_highest():
+    made = curves([1.0, 2.0, 0.0], [1.0, 0.0, 3.5])
+    assert made.peak_epoch("BD", "first") == 3
+    assert made.peak_epoch("BD", "first", "i_zy") == 3
+
+
+def test_the_change_is_taken_within_each_run():
+    change = curves([1.0, 2.0, 0.5], [1.0, 0.0, 3.5]).change("BD", "first", "i_xz", since=2)
+    assert change.to_dict() == {0: -1.5, 1: 3.5}
+
+
+# Flags
+
+
+def test_a_plane_without_fault_raises_no_flag():
+    flags = plane(QUIET).flags()
+    assert (flags["count"] == 0).all()
+    assert {"saturated", "above H(Y)", "negative", "not finite"} <= set(flags["flag"])
+    assert {"DPI, X", "DPI, Y"} <= set(flags["flag"])
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 1), (0.991, 1), (0.985, 0)])
+def test_within_one_per_cent_of_log2_n_the_estimator_is_saturated(share, expected):
+    made = plane([[(share * CEILING, 0.9), (2.0, 0.8)]])
+    assert flag(made, "saturated") == (expected, 2)
+
+
+@pytest.mark.parametrize(("i_zy", "expected"), [(H_Y, 0), (H_Y + 1e-12, 0), (H_Y + 1e-3, 1)])
+def test_more_than_the_entropy_of_the_label_is_flagged(i_zy, expected):
+    assert flag(plane([[(3.0, i_zy), (2.0, 0.8)]]), "above H(Y)") == (expected, 2)
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [((-1e-3, 0.5), 1), ((3.0, -1e-3), 1), ((-1.0, -1.0), 1), ((0.0, 0.0), 0), ((1, -1e-15), 0)],
+)
+def test_negative_information_is_flagged_once_a_row(pair, expected):
+    assert flag(plane([[pair]]), "negative") == (expected, 1)
+
+
+def test_a_lower_bound_above_its_upper_bound_is_flagged():
+    def both(low, high):
+        tables = [plane([[(v, 0.5)]], name).table for name, v in (("BD", low), ("KL", high))]
+        return InformationPlane(pd.concat(tables), plane(QUIET).metadata)
+
+    assert flag(both(2.0, 1.9), "lower > upper", "BD, KL") == (1, 1)
+    assert flag(both(2.0, 2.0), "lower > upper", "BD, KL") == (0, 1)
+    assert flag(both(1.9, 2.0), "lower > upper", "BD, KL") == (0, 1)
+
+
+@pytest.mark.parametrize(("column", "name"), [(0, "DPI, X"), (1, "DPI, Y")])
+def test_in_one_run_any_gain_from_layer_to_layer_breaks_the_inequality(column, name):
+    values = [0.9, 0.5, 0.6]
+    pairs = [(v, 0.0) if column == 0 else (1.0, v) for v in values]
+    made = plane([pairs])
+    assert flag(made, name) == (1, 2)
+    other = {"DPI, X": "DPI, Y", "DPI, Y": "DPI, X"}[name]
+    assert flag(made, other) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [([0.5, 0.5, 0.5], 1), ([0.4, 0.5, 0.6], 1), ([-0.5, 0.5, 0.6], 0), ([-0.1, -0.2, -0.1], 0)],
+)
+def test_over_runs_the_gain_must_exceed_its_own_spread(gains, expected):
+    # The level differs far more between runs than the gain, and must not hide it.
+    made = plane([[(1.0 + run, 0.5), (1.0 + run + gain, 0.4)] for run, gain in enumerate(gains)])
+    assert flag(made, "DPI, X") == (expected, 1)
+
+
+def test_every_epoch_is_judged_for_itself():
+    tables = [
+        plane([[(1.0, 0.5), (x, 0.4)]]).table.assign(epoch=e) for e, x in ((1, 2.0), (2, 0.5))
+    ]
+    made = InformationPlane(pd.concat(tables), {**plane(QUIET).metadata, "layers": LAYERS[:2]})
+    assert flag(made, "DPI, X") == (1, 2)
+
+
+def test_consecutive_means_in_the_order_of_the_network():
+    made = plane([[(1.0, 0.3), (2.0, 0.2), (3.0, 0.1)]])
+    made.metadata["layers"] = ["third", "second", "first"]
+    assert flag(made, "DPI, X") == (0, 2)
+    assert flag(made, "DPI, Y") == (2, 2)
+
+
+def test_a_plane_of_one_layer_has_no_inequality_to_break():
+    assert flag(plane([[(3.0, 0.5)]]), "DPI, X") == (0, 0)
+
+
+def test_the_share_of_singletons_is_that_of_the_bins():
+    z = torch.linspace(-1, 1, N)[:, None]
+    alone = information_plane([(0, 1, {"a": z, "b": z})], Y, [Binning(width=1e-3)])
+    assert flag(alone, "singletons", "binning") == (2, 2)
+    together = information_plane([(0, 1, {"a": z, "b": z})], Y, [Binning(width=1.5)])
+    assert flag(together, "singletons", "binning")[0] == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("estimator", [Pairwise(), Binning(), Binning(width=0.1)], ids=str)
+def test_activations_that_are_not_finite_give_flagged_rows(estimator, value):
+    good = activations(0, *LAYERS)
+    bad = {**good, "second": good["second"].clone()}
+    bad["second"][3, 1] = value
+    made = information_plane([(0, 1, good), (0, 2, bad)], Y, [estimator])
+    table = made.table
+    wrong = (table["epoch"] == 2) & (table["layer"] == "second")
+    assert table.loc[wrong, ["i_xz", "i_zy"]].isna().all(axis=None)
+    assert table.loc[~wrong, ["i_xz", "i_zy"]].notna().all(axis=None)
+    for name in estimator(good["first"], Y):
+        assert flag(made, "not finite", name) == (1, 6)
+
+
+def test_bins_that_start_above_zero_flag_what_is_not_finite_too():
+    z = torch.linspace(1, 2, N)[:, None]
+    bad = torch.where(z > 1.9, math.nan, z)
+    made = information_plane([(0, 1, {"a": z, "b": bad})], Y, [Binning(low=0.5, high=2.5)])
+    assert flag(made, "not finite", "binning") == (1, 2)
+
+
+def test_a_plane_of_a_dead_run_alone_is_flagged_through_and_through():
+    dead = {layer: torch.full((N, 2), math.nan) for layer in LAYERS}
+    made = information_plane([(0, 1, dead)], Y, [Pairwise(), Binning()])
+    for name in ("BD", "KL", "binning"):
+        assert flag(made, "not finite", name) == (3, 3)
+        assert flag(made, "DPI, X", name)[0] == 0
+
+
+def test_the_noise_of_each_layer_alone_lets_scaling_turn_the_order_over():
+    """Why the inequality can break: multiplying a layer by c divides its noise by c²."""
+    z = torch.tanh(torch.randn(N, 3, generator=torch.Generator().manual_seed(0)))
+    fair = information_plane([(0, 1, {"a": z, "b": 0.5 * z})], Y, [Pairwise(0.1)])
+    turned = information_plane([(0, 1, {"a": z, "b": 2.0 * z})], Y, [Pairwise(0.1)])
+    assert flag(fair, "DPI, X", "KL") == (0, 1)
+    assert flag(turned, "DPI, X", "KL") == (1, 1)
+
+
+# Files
+
+plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=10)
+json_values = st.recursive(
+    plain | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=8), json_values, max_size=4))
+def test_what_is_saved_comes_back_whatever_the_metadata(tmp_path_factory, extra):
+    path = tmp_path_factory.mktemp("planes") / "plane.parquet"
+    made = plane(QUIET)
+    made.metadata = {**extra, **made.metadata}
+    made.save(path)
+    again = InformationPlane.load(path)
+    assert again.metadata == made.metadata
+
+
+def test_what_is_saved_comes_back_with_every_value(tmp_path):
+    bad = {layer: torch.full((N, 2), math.nan) for layer in LAYERS}
+    made = information_plane(
+        [*snapshots(), (5, 1, bad)],
+        Y,
+        {"σ² = 0.1": Pairwise(), "bins": Binning()},
+        {"seeds": [0, 1]},
+    )
+    path = tmp_path / "plane.parquet"
+    made.save(path)
+    again = InformationPlane.load(path)
+    pd.testing.assert_frame_equal(again.table, made.table, check_exact=True)
+    assert again.metadata == made.metadata
+    pd.testing.assert_frame_equal(again.flags(), made.flags())
+    again.save(str(path))
+    pd.testing.assert_frame_equal(InformationPlane.load(str(path)).table, made.table)
+
+
+def test_saving_leaves_one_file_and_the_plane_as_it_was(tmp_path):
+    made = plane(QUIET)
+    table = made.table.copy()
+    made.save(tmp_path / "plane.parquet")
+    assert [p.name for p in tmp_path.iterdir()] == ["plane.parquet"]
+    assert made.table.attrs == {}
+    pd.testing.assert_frame_equal(made.table, table)
+
+
+def test_a_saved_plane_replaces_the_one_before(tmp_path):
+    path = tmp_path / "plane.parquet"
+    plane(QUIET).save(path)
+    plane([[(1.5, 0.5)]]).save(path)
+    assert InformationPlane.load(path).table["i_xz"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left")])
+def test_an_interrupted_save_leaves_the_old_file_whole_and_nothing_else(
+    tmp_path, monkeypatch, error
+):
+    path = tmp_path / "plane.parquet"
+    plane(QUIET).save(path)
+    before = path.read_bytes()
+
+    def half(self, target, *args, **kwargs):
+        Path(target).write_bytes(before[:100])
+        raise error
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        plane([[(1.5, 0.5)]]).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["plane.parquet"]
+
+
+def test_an_interrupted_first_save_leaves_nothing(tmp_path, monkeypatch):
+    def half(self, target, *args, **kwargs):
+        Path(target).write_bytes(b"PAR1")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
+    with pytest.raises(KeyboardInterrupt):
+        plane(QUIET).save(tmp_path / "plane.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path):
+    path = tmp_path / "plane.parquet"
+    plane(QUIET).save(path)
+    before = path.read_bytes()
+    made = plane(QUIET)
+    made.metadata["tensor"] = torch.ones(2)
+    with pytest.raises(TypeError):
+        made.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["plane.parquet"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet"):
+        InformationPlane.load(tmp_path / "none.parquet")
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_a_file_that_was_cut_off_is_refused(tmp_path_factory, share):
+    path = tmp_path_factory.mktemp("planes") / "plane.parquet"
+    plane(QUIET).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"plane\.parquet.*damaged"):
+        InformationPlane.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"layer,i_xz\n", b"PAR1" + bytes(100) + b"PAR1"])
+def test_a_file_that_is_no_plane_is_refused(tmp_path, content):
+    path = tmp_path / "plane.parquet"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"plane\.parquet.*damaged"):
+        InformationPlane.load(path)
+
+
+def test_a_table_without_metadata_is_refused(tmp_path):
+    path = tmp_path / "plane.parquet"
+    plane(QUIET).table.to_parquet(path)
+    with pytest.raises(ValueError, match=r"plane\.parquet.*no information plane"):
+        InformationPlane.load(path)
+
+
+def test_a_recorder_hands_out_a_plane_that_later_snapshots_leave_alone():
+    recorder = PlaneRecorder(Y, [Known("one")])
+    recorder((0, 1, {"a": torch.full((N, 1), 2.0)}))
+    early = recorder.plane()
+    recorder((0, 2, {"b": torch.full((N, 1), 3.0)}))
+    assert early.layers == ["a"]
+    assert early.table["i_xz"].tolist() == [2.0]
+    assert recorder.plane().layers == ["a", "b"]

@@ -1,0 +1,330 @@
+"""Laws of the figures: what is given is drawn, with units, and nothing stays open or changed."""
+
+import io
+import math
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from ibcore import InformationPlane, plotting
+
+LAYERS = ["tanh1", "tanh2", "tanh3"]
+EPOCHS = [1, 10, 100, 1000]
+
+
+def plane(runs=3, epochs=EPOCHS, n_samples=4096, layers=LAYERS):
+    """Deeper layers and later epochs lie elsewhere, and runs differ a little."""
+    rows = [
+        {"run": run, "epoch": epoch, "layer": layer, "estimator": "BD",
+         "i_xz": 8 - 2 * depth - 0.5 * math.log10(epoch) + 0.1 * run,
+         "i_zy": 0.9 - 0.1 * depth + 0.02 * math.log10(epoch) + 0.01 * run,
+         "finite": True, "singleton_share": np.nan}
+        for run in range(runs) for epoch in epochs for depth, layer in enumerate(layers)
+    ]  # fmt: skip
+    metadata = {"n_samples": n_samples, "label_entropy": 0.999, "layers": list(layers)}
+    return InformationPlane(pd.DataFrame(rows), metadata)
+
+
+def gradients(seeds=3):
+    rows = [
+        {"seed": seed, "epoch": epoch, "layer": layer,
+         "mean": (1 + 0.1 * seed) * (2 + depth) / epoch, "deviation": (1 + 0.1 * seed) * 0.1}
+        for seed in range(seeds) for epoch in EPOCHS for depth, layer in enumerate(LAYERS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def history(seeds=3):
+    rows = [
+        {"seed": seed, "epoch": epoch, "train_accuracy": 0.5 + 0.1 * math.log10(epoch),
+         "test_accuracy": 0.5 + 0.05 * math.log10(epoch) + 0.01 * seed}
+        for seed in range(seeds) for epoch in EPOCHS
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def scales():
+    rows = [
+        {"seed": seed, "layer": layer, "scale": scale, "i_xz": 5 - depth - math.log10(scale) + seed}
+        for seed in range(2) for scale in (1e-3, 1e-2, 0.1) for depth, layer in enumerate(LAYERS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+DRAW = {
+    "information_plane": lambda note="": plotting.information_plane(
+        {"BD": (plane(), "BD"), "again": (plane(), "BD")}, note=note
+    ),
+    "gradient_snr": lambda note="": plotting.gradient_snr(
+        {"thesis": gradients(), "original": gradients()}, note=note
+    ),
+    "accuracy": lambda note="": plotting.accuracy({"5 %": history(), "85 %": history()}, note=note),
+    "traces": lambda note="": plotting.traces({"BD": (plane(), "BD")}, note=note),
+    "sensitivity": lambda note="": plotting.sensitivity(
+        {"σ²": scales(), "bin width": scales()}, limits={"log₂N": 12.0}, note=note
+    ),
+}
+every_figure = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
+
+
+def lines(axis, style="-"):
+    """The curves of an axis with more than two points, as (x, y) arrays."""
+    return [
+        np.array(line.get_data()) for line in axis.lines
+        if line.get_linestyle() == style and len(line.get_xdata()) >= 3
+        and line.get_color() != "0.8"
+    ]  # fmt: skip
+
+
+def points(axis):
+    """All scattered points of an axis, shape (n, 2)."""
+    scatters = [c for c in axis.collections if hasattr(c, "get_sizes") and len(c.get_sizes())]
+    return np.concatenate([np.asarray(c.get_offsets()) for c in scatters])
+
+
+def texts(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def has_point(found, point):
+    return bool((np.abs(found - np.asarray(point)) < 1e-9).all(-1).any())
+
+
+# Every figure
+
+
+@every_figure
+def test_a_figure_is_drawn_without_a_window_and_leaves_nothing_open(draw):
+    before = plt.get_fignums()
+    draw()
+    assert plt.get_fignums() == before
+
+
+@every_figure
+def test_a_figure_can_be_written_as_picture_and_as_drawing(draw):
+    figure = draw()
+    for kind, head in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        file = io.BytesIO()
+        figure.savefig(file, format=kind)
+        assert file.getvalue().startswith(head)
+
+
+@every_figure
+def test_the_style_is_the_figures_own_and_not_left_behind(draw):
+    before = matplotlib.rcParams.copy()
+    draw()
+    assert matplotlib.rcParams == before
+
+
+@every_figure
+def test_a_global_style_does_not_change_the_look(draw):
+    def looks(figure):
+        axis = figure.axes[0]
+        return [to_hex(line.get_color()) for line in axis.lines], axis.xaxis.label.get_fontsize()
+
+    plain = looks(draw())
+    with matplotlib.rc_context({"axes.labelsize": 31, "axes.prop_cycle": "cycler('color', ['k'])"}):
+        assert looks(draw()) == plain
+
+
+@every_figure
+def test_every_panel_has_its_title_and_a_named_axis(draw):
+    figure = draw()
+    panels = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+    assert all(axis.get_xlabel() for axis in panels)
+    assert panels[0].get_ylabel()
+
+
+@every_figure
+def test_a_note_is_shown_and_nothing_without_one(draw):
+    assert draw().get_suptitle() == ""
+    assert draw(note="stand-in: synthetic").get_suptitle() == "stand-in: synthetic"
+
+
+# Information planes
+
+
+def test_the_plane_draws_the_mean_over_runs_of_every_layer_and_epoch():
+    given = plane()
+    found = points(plotting.information_plane({"BD": (given, "BD")}).axes[0])
+    summary = given.summary("BD")
+    assert len(found) == len(summary) == len(EPOCHS) * len(LAYERS)
+    for _, row in summary.iterrows():
+        assert has_point(found, (row["i_xz"], row["i_zy"]))
+
+
+def test_lines_join_the_layers_of_one_epoch_in_order():
+    given = plane()
+    axis = plotting.information_plane({"BD": (given, "BD")}).axes[0]
+    paths = [p.vertices for c in axis.collections for p in c.get_paths() if len(p.vertices) == 3]
+    for _, rows in given.summary("BD").groupby("epoch"):
+        wanted = rows[["i_xz", "i_zy"]].to_numpy()
+        assert any(np.allclose(path, wanted) for path in paths)
+
+
+def test_the_last_epochs_points_carry_the_layer_numbers():
+    given = plane()
+    axis = plotting.information_plane({"BD": (given, "BD")}).axes[0]
+    last = given.summary("BD").query("epoch == 1000")
+    marks = {text.get_text(): text.xy for text in axis.texts if hasattr(text, "xy")}
+    assert set(marks) == {"1", "2", "3"}
+    for number, (_, row) in enumerate(last.iterrows(), 1):
+        assert marks[str(number)] == pytest.approx((row["i_xz"], row["i_zy"]))
+
+
+def test_the_colour_is_the_epoch_and_its_bar_says_so():
+    figure = plotting.information_plane({"BD": (plane(), "BD")})
+    axis, bar = figure.axes
+    assert bar.get_ylabel() == "epoch"
+    assert bar.get_ylim() == pytest.approx((1, 1000))
+    norm, colours = matplotlib.colors.LogNorm(1, 1000), matplotlib.colormaps["viridis"]
+    for epoch in EPOCHS:
+        shown = [c for c in axis.collections if hasattr(c, "get_sizes") and len(c.get_sizes())
+                 and np.allclose(c.get_facecolor()[0], colours(norm(epoch)))]  # fmt: skip
+        assert shown
+        rows = plane().summary("BD").query(f"epoch == {epoch}")
+        assert has_point(np.asarray(shown[0].get_offsets()), rows[["i_xz", "i_zy"]].iloc[0])
+
+
+def test_the_axes_are_in_bits():
+    figure = plotting.information_plane({"BD": (plane(), "BD"), "KL": (plane(), "BD")})
+    assert [axis.get_xlabel() for axis in figure.axes[:2]] == 2 * ["I(X;T) in bits"]
+    assert figure.axes[0].get_ylabel() == "I(T;Y) in bits"
+    assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes[:2]] == [
+        "BD",
+        "KL",
+    ]
+
+
+def test_the_limits_and_the_bottleneck_curve_are_drawn_and_within_view():
+    axis = plotting.information_plane({"BD": (plane(), "BD")}).axes[0]
+    ends = [np.array(line.get_data()).T for line in axis.lines]
+    assert any(set(e[:, 1]) == {0.999} for e in ends if len(e) == 2)
+    assert any(set(e[:, 0]) == {12.0} for e in ends if len(e) == 2)
+    corners = [[0, 0], [0.999, 0.999], [12, 0.999]]
+    assert any(len(e) == 3 and np.allclose(e, corners) for e in ends)
+    assert axis.get_xlim()[0] <= 0 < 12 <= axis.get_xlim()[1]
+    assert axis.get_ylim()[0] <= 0 < 0.999 <= axis.get_ylim()[1]
+    assert {"H(Y)", "log₂N"} <= {text.strip() for text in texts(axis)}
+
+
+def test_the_spread_over_runs_is_drawn_at_the_first_and_last_epoch():
+    given = plane()
+    axis = plotting.information_plane({"BD": (given, "BD")}).axes[0]
+    bars = [p.vertices for c in axis.collections for p in c.get_paths() if len(p.vertices) == 2]
+    for _, row in given.summary("BD").query("epoch in (1, 1000)").iterrows():
+        x, y, dx, dy = row["i_xz"], row["i_zy"], row["i_xz_std"], row["i_zy_std"]
+        assert dx > 0
+        assert any(np.allclose(bar, [[x - dx, y], [x + dx, y]]) for bar in bars)
+        assert any(np.allclose(bar, [[x, y - dy], [x, y + dy]]) for bar in bars)
+
+
+def test_of_many_epochs_some_are_drawn_the_first_and_the_last_among_them():
+    given = plane(runs=1, epochs=range(1, 300))
+    found = points(plotting.information_plane({"BD": (given, "BD")}).axes[0])
+    assert 3 * 10 <= len(found) <= 3 * 50
+    for _, row in given.summary("BD").query("epoch in (1, 299)").iterrows():
+        assert has_point(found, (row["i_xz"], row["i_zy"]))
+
+
+SMALL = {
+    "one run": plane(runs=1),
+    "one epoch": plane(epochs=[1]),
+    "one later epoch": plane(epochs=[7]),
+    "one layer": plane(layers=["only"]),
+    "one point": plane(runs=1, epochs=[1], layers=["only"]),
+}
+
+
+@pytest.mark.parametrize("given", SMALL.values(), ids=SMALL)
+def test_a_small_plane_is_drawn_too(given):
+    found = points(plotting.information_plane({"BD": (given, "BD")}).axes[0])
+    assert len(found) == len(given.summary("BD"))
+
+
+@pytest.mark.parametrize("epoch", [10, 1000])
+def test_a_plane_with_rows_that_are_not_finite_is_drawn_without_them(epoch):
+    given = plane(runs=1)
+    bad = (given.table["epoch"] == epoch) & (given.table["layer"] == "tanh2")
+    given.table.loc[bad, ["i_xz", "i_zy"]] = np.nan
+    given.table.loc[bad, "finite"] = False
+    figure = plotting.information_plane({"BD": (given, "BD")})
+    found = points(figure.axes[0])
+    assert np.isfinite(found).all(axis=1).sum() == len(EPOCHS) * len(LAYERS) - 1
+    figure.savefig(io.BytesIO())
+
+
+def test_an_estimator_that_the_plane_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"'MINE'.*BD"):
+        plotting.information_plane({"MINE": (plane(), "MINE")})
+
+
+# Curves by epoch
+
+
+def test_gradients_are_drawn_as_geometric_means_on_log_axes():
+    given = gradients()
+    axis = plotting.gradient_snr({"thesis": given}).axes[0]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    for column, style in (("mean", "-"), ("deviation", "--")):
+        drawn = lines(axis, style)
+        assert len(drawn) == len(LAYERS)
+        for curve, (_, rows) in zip(drawn, given.groupby("layer"), strict=True):
+            expected = np.exp(np.log(rows[column]).groupby(rows["epoch"]).mean())
+            np.testing.assert_allclose(curve, [EPOCHS, expected], rtol=1e-9)
+
+
+def test_gradients_have_one_colour_a_layer_and_a_legend_that_explains_them():
+    figure = plotting.gradient_snr({"thesis": gradients()})
+    axis = figure.axes[0]
+    colours = [line.get_color() for line in axis.lines]
+    assert colours[::2] == colours[1::2]
+    assert len(set(colours)) == len(LAYERS)
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == ["layer 1", "layer 2", "layer 3", "mean", "deviation"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "norm of the gradient (no unit)")
+
+
+def test_accuracies_are_drawn_as_means_with_a_band_of_one_deviation():
+    given = history()
+    axis = plotting.accuracy({"5 %": given}).axes[0]
+    train, test = lines(axis)
+    by_epoch = given.groupby("epoch")
+    np.testing.assert_allclose(train, [EPOCHS, by_epoch["train_accuracy"].mean()])
+    np.testing.assert_allclose(test, [EPOCHS, by_epoch["test_accuracy"].mean()])
+    edges = np.concatenate([p.vertices for p in axis.collections[1].get_paths()])
+    mean, spread = by_epoch["test_accuracy"].mean(), by_epoch["test_accuracy"].std(ddof=1)
+    for epoch in EPOCHS:
+        assert has_point(edges, (epoch, mean[epoch] - spread[epoch]))
+        assert has_point(edges, (epoch, mean[epoch] + spread[epoch]))
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["train", "test"]
+    assert axis.get_ylabel() == "accuracy (share of samples)"
+
+
+@pytest.mark.parametrize(("column", "limit"), [("i_xz", 12.0), ("i_zy", 0.999)])
+def test_traces_are_one_curve_a_layer_under_their_ceiling(column, limit):
+    given = plane()
+    axis = plotting.traces({"BD": (given, "BD")}, column=column).axes[0]
+    drawn = lines(axis)
+    assert len(drawn) == len(LAYERS)
+    for curve, layer in zip(drawn, LAYERS, strict=True):
+        rows = given.table[given.table["layer"] == layer]
+        np.testing.assert_allclose(curve, [EPOCHS, rows.groupby("epoch")[column].mean()])
+    assert any(set(line.get_ydata()) == {limit} for line in axis.lines)
+    assert axis.get_ylabel() == {"i_xz": "I(X;T) in bits", "i_zy": "I(T;Y) in bits"}[column]
+
+
+def test_sensitivity_is_one_curve_a_layer_over_the_scale_with_its_limits():
+    figure = plotting.sensitivity({"σ²": scales()}, limits={"log₂N": 12.0, "H(Y)": 0.999})
+    (axis,) = figure.axes
+    for curve, (_, rows) in zip(lines(axis), scales().groupby("layer"), strict=True):
+        np.testing.assert_allclose(curve, [[1e-3, 1e-2, 0.1], rows.groupby("scale")["i_xz"].mean()])
+    for value in (12.0, 0.999):
+        assert any(set(line.get_ydata()) == {value} for line in axis.lines)
+    assert {"log₂N", "H(Y)"} <= set(texts(axis))
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("σ²", "I(X;T) in bits")
