@@ -1,0 +1,57 @@
+# The study of ibcore. `make help` lists what there is. Works with GNU make 3.81 and later.
+PYTHON ?= python3
+CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+SNAKEMAKE = XDG_CACHE_HOME="$(CURDIR)/.snakemake/cache" \
+  $(BIN)/snakemake --quiet rules --cores $(CORES) --keep-going --rerun-incomplete
+PAGE = build/$(1)/book/_build/html/index.html
+
+# Threads sleep while they wait: spinning ones slow small networks many times over on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help study thesis record-book test lint bench reference clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ibcore needs Python 3.11 or later, '$(PYTHON)' is not. Name another: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): a few minutes, once."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[study,test]"
+	@touch $@
+
+study: $(READY) ## environment, all notebooks in the smoke profile, book
+	$(SNAKEMAKE) --config profile=smoke
+	@echo "The book: file://$(CURDIR)/$(call PAGE,smoke)"
+
+thesis: $(READY) ## the published settings (about an hour); renews the record in book/
+	$(SNAKEMAKE) record all --config profile=thesis
+	@echo "The record: book/notebooks, book/figures.md. The book: file://$(CURDIR)/$(call PAGE,thesis)"
+
+record-book: $(READY) ## the book of the committed record, warnings are errors
+	$(SNAKEMAKE) --config profile=record
+	@echo "The book: file://$(CURDIR)/$(call PAGE,record)"
+
+test: lint record-book ## lint, types, book of the record, unit and property tests, nbval
+	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval tests/reference
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## speed and memory, as ratios measured in one run
+	$(BIN)/python -m benchmarks
+
+reference: $(READY) ## renew tests/reference from a smoke run
+	$(SNAKEMAKE) reference --config profile=smoke
+
+clean: ## remove what was made, except the environment (.venv) and the record
+	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
