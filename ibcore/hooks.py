@@ -48,7 +48,8 @@ def select_layers(model: nn.Module, layers: Layers = None) -> dict[str, nn.Modul
     if not named:
         raise ValueError(f"{type(model).__name__} has no layers to track: it has no submodules")
     if layers is None:
-        kinds = tuple(getattr(nn.modules.activation, k) for k in nn.modules.activation.__all__)
+        names = set(nn.modules.activation.__all__) - {"MultiheadAttention"}
+        kinds = tuple(getattr(nn.modules.activation, name) for name in names)
         chosen = {n: m for n, m in named.items() if isinstance(m, kinds)}
         return chosen or {n: m for n, m in named.items() if not list(m.children())}
     wanted = [layers] if isinstance(layers, str | type) else list(layers)

@@ -205,7 +205,9 @@ def _band(
     log: bool = False,
 ) -> None:
     """Draw the mean over seeds by epoch, with a band of one standard deviation."""
-    values = rows.assign(value=np.log(rows[column].clip(lower=1e-300)) if log else rows[column])
+    values = rows.assign(
+        value=np.log(rows[column].where(rows[column] > 0)) if log else rows[column]
+    )
     grouped = values.groupby("epoch")["value"]
     mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
     scale: Any = np.exp if log else (lambda v: v)

@@ -163,7 +163,8 @@ def fit_ensemble(
 
     The weights of all networks are stacked and trained in one pass (`torch.func`). Seed by seed the
     result is that of `fit(build(seed), ds, seed=seed, ...)` to floating-point accuracy. It needs
-    an optimiser that works element by element, such as SGD or Adam. Gradient statistics are
+    an optimiser that works element by element, such as SGD or Adam, and networks that draw nothing
+    at random in their forward pass: with dropout torch raises an error. Gradient statistics are
     always kept; activations go to `on_snapshot`, as stored they would not fit in memory.
 
     Args:

@@ -24,13 +24,15 @@ PAGES = Path(__file__).resolve().parent.parent / "book"
 HEADER = """# Figures and claims
 
 Every claim of the study, published value beside ours, from the ledgers of the executed notebooks.
-Ours is the mean over *n* seeds ± their standard deviation. Information is in bits.
+Ours is the mean over *n* seeds ± their standard deviation. Information is in bits. The first column
+names the figure of the thesis, or another source, and leads to the chapter. Verdicts rest on the
+original data, unless one says "stand-in" and names it.
 
 :::{table}
 :class: ledger
 
-| Figure (thesis) | Claim | Published | Ours | Tolerance and reason | Verdict | Source | Chapter |
-|---|---|---|---|---|---|---|---|
+| Figure | Claim | Published | Ours | Accepted, and why | Verdict |
+|---|---|---|---|---|---|
 """
 
 
@@ -45,7 +47,7 @@ def figures(notebooks: list[Path]) -> str:
     """The page figures.md: one row a claim."""
     rows = []
     for path in notebooks:
-        chapter = f"[{path.stem}](notebooks/{path.name})"
+        chapter = f"notebooks/{path.name}"
         rows += [_row(claim, chapter) for claim in claims(nbformat.read(path, as_version=4))]
     return HEADER + "".join(rows) + ":::\n"
 
@@ -55,15 +57,14 @@ def _row(claim: dict[str, Any], chapter: str) -> str:
     spread = "" if claim["spread"] == "–" else f" ± {claim['spread']}"
     unit = f" {claim['unit']}" if claim["unit"] else ""
     cells = [
-        claim["figure"],
+        f"[{claim['figure']}]({chapter})",
         claim["claim"],
         claim["published"],
         f"{claim['measured']}{spread}{unit} (n = {claim['n']})" if claim["n"] else "–",
         f"{claim['tolerance']}{unit}: {claim['reason']}",
-        claim["verdict"] if original else "stand-in",
-        claim["source"] if original else f"stand-in: {claim['source']}",
+        claim["verdict"] if original else f"stand-in: {claim['source']}",
     ]
-    return "| " + " | ".join([*(cell.replace("|", r"\|") for cell in cells), chapter]) + " |\n"
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
 
 
 def assemble(notebooks: list[Path], target: Path, pages: Path = PAGES) -> None:

@@ -506,6 +506,13 @@ def test_bins_far_apart_in_many_dimensions_are_never_confused(bins, width):
     assert_same(Binning(width=width)(z, y), plug_in(bins, y))
 
 
+@pytest.mark.parametrize("estimator", [Binning(edges=3), Binning(width=0.5)], ids=str)
+def test_any_one_of_200_dimensions_tells_two_samples_apart(estimator):
+    z = torch.cat([torch.eye(200), torch.zeros(1, 200)]) - 0.5
+    found = estimator(z, torch.arange(201) % 2)["binning"]
+    assert found.i_xz == pytest.approx(math.log2(201), abs=EXACT)
+
+
 def test_the_default_is_30_edges_on_minus_one_to_one():
     assert Binning() == Binning(edges=30, low=-1.0, high=1.0)
     z = torch.linspace(-1, 1, 30, dtype=torch.float64)[:-1] + 0.5 * 2 / 29  # middle of each bin

@@ -248,6 +248,14 @@ def test_batches_give_what_one_pass_gives(model, x, batch_size):
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-6)
 
 
+def test_no_pass_takes_more_samples_than_the_batch_size(model, x):
+    sizes = []
+    model.register_forward_pre_hook(lambda m, inputs: sizes.append(len(inputs[0])))
+    with ActivationTracker(model) as tracker:
+        tracker.collect(x, batch_size=7)
+    assert sizes == [7, 7, 6]
+
+
 def test_further_inputs_go_whole_with_every_batch(x):
     class Two(nn.Module):
         def __init__(self):
