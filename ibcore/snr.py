@@ -40,19 +40,20 @@ def cumulative_signal_to_noise(gradients: pd.DataFrame) -> pd.DataFrame:
 
 
 def turning_epoch(ratios: pd.DataFrame) -> pd.Series:
-    """Return for each seed and layer the first epoch from which the mean stays below the deviation.
+    """Return for each seed and layer the epoch where the mean first falls below the deviation.
+
+    It is the first epoch with a ratio below one after an epoch with a ratio of one or more.
 
     Args:
         ratios: what `signal_to_noise` or `cumulative_signal_to_noise` returns.
     Returns:
-        Epochs by (seed, layer); NaN where the last ratio is still at or above one.
+        Epochs by (seed, layer); NaN where the mean was never above, or never fell below.
     """
 
-    def first_below(rows: pd.DataFrame) -> float:
+    def first_fall(rows: pd.DataFrame) -> float:
         rows = rows.sort_values("epoch")
-        above = rows.loc[rows["ratio"] >= 1, "epoch"]
-        below = rows["epoch"] if above.empty else rows.loc[rows["epoch"] > above.max(), "epoch"]
-        return float(below.min())
+        was_above = (rows["ratio"] >= 1).cummax()
+        return float(rows.loc[was_above & (rows["ratio"] < 1), "epoch"].min())
 
     grouped = ratios.groupby(["seed", "layer"], sort=False)[["epoch", "ratio"]]
-    return grouped.apply(first_below)
+    return grouped.apply(first_fall)
