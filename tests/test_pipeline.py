@@ -223,6 +223,10 @@ def test_the_figure_index_is_that_of_the_record():
     assert page.read_text(encoding="utf-8") == assemble.figures(RECORD)
 
 
+def test_the_picture_of_the_readme_is_that_of_the_record():
+    assert (ROOT / "book" / "_static" / "plane.png").read_bytes() == assemble.cover(RECORD)
+
+
 @pytest.mark.parametrize("folder", ["book/notebooks", "tests/reference"])
 def test_every_notebook_has_an_executed_copy_of_its_present_form(folder):
     copies = sorted((ROOT / folder).glob("*.ipynb"))
