@@ -26,8 +26,8 @@ HEADER = """# Figures and claims
 Every claim of the study, published value beside ours, from the ledgers of the executed notebooks.
 Ours is the mean over *n* seeds ± their standard deviation. Information is in bits. The first column
 names the figure of the thesis, or another source, and leads to the chapter. Verdicts rest on the
-original data, unless one says "stand-in" and names it. A "reduced run" was shorter than the published
-one and decides nothing.
+original data, unless one says "stand-in" and names it. A "reduced run" was shorter than the
+published one and decides nothing.
 
 :::{table}
 :class: ledger
