@@ -138,6 +138,7 @@ def bench_ensemble(epochs: int = 10) -> None:
 def main() -> None:
     """Print the table."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print("The large run takes about a minute.", flush=True)
+    bench_large()  # first: a child starts with its parent's highest memory as its own
     bench_pairwise()
     bench_ensemble()
-    bench_large()
