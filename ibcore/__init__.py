@@ -2,10 +2,11 @@
 
 from ibcore import claims, estimators, models, plotting, snr
 from ibcore.data import Dataset, load
+from ibcore.ensemble import fit_ensemble
 from ibcore.hooks import ActivationTracker, GradientTracker
 from ibcore.interface import Estimator, MutualInformation
 from ibcore.plane import InformationPlane, PlaneRecorder, information_plane
-from ibcore.training import History, Snapshot, fit, fit_ensemble, snapshot_epochs
+from ibcore.training import History, Snapshot, fit, snapshot_epochs
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""Train one network, or many seeds of it at once, with snapshots on the way."""
+"""Train one network, with snapshots on the way."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ibcore.data import Dataset
-from ibcore.hooks import ActivationTracker, GradientTracker, Layers, RunningMoments, norms
+from ibcore.hooks import ActivationTracker, GradientTracker
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -106,7 +105,7 @@ def fit(
         TrainingDivergedError: the loss is no longer finite.
         ValueError: a setting out of range.
     """
-    wanted = _check_settings(epochs, learning_rate, batch_size, snapshots)
+    wanted = check_settings(epochs, learning_rate, batch_size, snapshots)
     if ds.edge_index is not None and batch_size is not None:
         raise ValueError(f"a graph trains on all nodes at once: got batch_size={batch_size}")
     device = next(model.parameters()).device
@@ -123,11 +122,11 @@ def fit(
         if gradients:
             gradients.reset(paused=not look)
         model.train()
-        for batch in _batches(ds.train, batch_size, generator):
+        for batch in batches(ds.train, batch_size, generator):
             index = batch.to(device)
             logits = model(x, *graph)[index] if graph else model(x[index])
             loss = cross_entropy(logits, y[index])
-            _check_loss(loss.detach()[None], [seed], epoch, learning_rate)
+            check_loss(loss.detach()[None], [seed], epoch, learning_rate)
             steps.zero_grad()
             loss.backward()
             steps.step()
@@ -136,8 +135,8 @@ def fit(
             history.gradient_rows += (
                 [{**at, **r} for r in gradients.statistics()] if gradients else []
             )
-            scores = _score(_evaluate(model, x, *graph), y, ds)
-            _check_loss(torch.tensor([scores["train_loss"]]), [seed], epoch, learning_rate)
+            scores = score(_evaluate(model, x, *graph), y, ds)
+            check_loss(torch.tensor([scores["train_loss"]]), [seed], epoch, learning_rate)
             history.scores.append({**at, **scores})
             if tracker:
                 found = tracker.collect(x, *graph)
@@ -145,118 +144,10 @@ def fit(
     return history
 
 
-def fit_ensemble(
-    build: Callable[[int], nn.Module],
-    ds: Dataset | Sequence[Dataset],
-    *,
-    seeds: Sequence[int],
-    epochs: int,
-    learning_rate: float,
-    batch_size: int | None = None,
-    snapshots: Sequence[int] | None = None,
-    layers: Layers = None,
-    on_snapshot: Callable[[Snapshot], Any] | None = None,
-    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
-    progress: bool = True,
-) -> History:
-    """Train one network a seed, all at once, and return what was seen at the snapshots.
-
-    The weights of all networks are stacked and trained in one pass (`torch.func`). Seed by seed the
-    result is that of `fit(build(seed), ds, seed=seed, ...)` to floating-point accuracy. It needs
-    an optimiser that works element by element, such as SGD or Adam, and networks that draw nothing
-    at random in their forward pass: with dropout torch raises an error. Gradient statistics are
-    always kept; activations go to `on_snapshot`, as stored they would not fit in memory.
-
-    Args:
-        build: makes the network of a seed.
-        ds: the data, or one data set a seed: the same x and y with splits of one size.
-        seeds: one network each.
-        layers: what to record, see `select_layers`.
-        on_snapshot: takes a `Snapshot` for each seed; None records no activations.
-        epochs: as in `fit`, and so are learning_rate, batch_size, snapshots, optimizer, progress.
-        learning_rate: step size of the optimiser.
-        batch_size: samples a step; None takes all training samples.
-        snapshots: epochs to look at.
-        optimizer: optimiser class.
-        progress: whether to draw a progress bar.
-    Raises:
-        TrainingDivergedError: the loss of a seed is no longer finite.
-        ValueError: a setting out of range, or data sets that don't fit together.
-    """
-    seeds = list(seeds)
-    wanted = _check_settings(epochs, learning_rate, batch_size, snapshots)
-    data = _one_split_a_seed(ds, seeds)
-    models = [build(seed) for seed in seeds]
-    template = models[0]
-    device = next(template.parameters()).device
-    x, y = data[0].x.to(device), data[0].y.to(device)
-    params, buffers = stack_module_state(models)
-
-    def one(params: Any, buffers: Any, inputs: Tensor) -> Any:
-        return functional_call(template, (params, buffers), (inputs,))
-
-    def forward(inputs: Tensor) -> Any:
-        return torch.func.vmap(one)(params, buffers, inputs)
-
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    weights = {name: p for name, p in params.items() if p.ndim >= 3 and p.requires_grad}
-    steps = optimizer(params.values(), lr=learning_rate)  # type: ignore[call-arg]
-    history = History()
-    for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
-        look = epoch in wanted
-        moments = {name: RunningMoments() for name in weights} if look else {}
-        template.train()
-        rounds = [_batches(d.train, batch_size, g) for d, g in zip(data, generators, strict=True)]
-        for batch in zip(*rounds, strict=True):
-            index = torch.stack(batch).to(device)
-            losses = cross_entropy(forward(x[index]).mT, y[index], reduction="none").mean(1)
-            _check_loss(losses.detach(), seeds, epoch, learning_rate)
-            steps.zero_grad()
-            losses.sum().backward()
-            for name, moment in moments.items():
-                if (gradient := weights[name].grad) is not None:  # None where it is not used
-                    moment.update(gradient)
-            steps.step()
-        if look:
-            history.gradient_rows += _gradient_rows(moments, weights, seeds, epoch)
-            template.eval()
-            with torch.no_grad():
-                logits = forward(x.expand(len(seeds), *x.shape))
-            scores = [_score(z, y, d) for z, d in zip(logits, data, strict=True)]
-            losses = torch.tensor([found["train_loss"] for found in scores])
-            _check_loss(losses, seeds, epoch, learning_rate)
-            for run, seed in enumerate(seeds):
-                history.scores.append({"seed": seed, "epoch": epoch, **scores[run]})
-                if on_snapshot:
-                    _set_state(template, {**params, **buffers}, run)
-                    with ActivationTracker(template, layers) as tracker:
-                        on_snapshot(Snapshot(seed, epoch, tracker.collect(x)))
-    return history
-
-
-@torch.no_grad()
-def _set_state(model: nn.Module, stacked: dict[str, Tensor], run: int) -> None:
-    for name, value in (*model.named_parameters(), *model.named_buffers()):
-        value.copy_(stacked[name][run])
-
-
-def _gradient_rows(
-    moments: dict[str, RunningMoments], weights: dict[str, Tensor], seeds: list[int], epoch: int
-) -> list[dict[str, Any]]:
-    by_layer = {
-        name: {k: v.tolist() for k, v in norms(moments[name], weight, dims=1).items()}
-        for name, weight in weights.items()
-    }
-    return [
-        {"seed": seed, "epoch": epoch, "layer": layer, **{k: v[run] for k, v in found.items()}}
-        for run, seed in enumerate(seeds)
-        for layer, found in by_layer.items()
-    ]
-
-
-def _check_settings(
+def check_settings(
     epochs: int, learning_rate: float, batch_size: int | None, snapshots: Sequence[int] | None
 ) -> set[int]:
+    """Return the epochs to look at; raise ValueError where a setting is out of range."""
     if epochs < 1 or not learning_rate > 0 or (batch_size is not None and batch_size < 1):
         raise ValueError(
             "epochs, learning_rate and batch_size must be positive, got "
@@ -269,34 +160,14 @@ def _check_settings(
     return wanted
 
 
-def _one_split_a_seed(ds: Dataset | Sequence[Dataset], seeds: list[int]) -> list[Dataset]:
-    data = [ds] * len(seeds) if isinstance(ds, Dataset) else list(ds)
-    if not seeds or len(data) != len(seeds):
-        raise ValueError(f"{len(seeds)} seeds need as many data sets, got {len(data)}")
-    if any(d.edge_index is not None for d in data):
-        raise ValueError("fit_ensemble takes no graph: train graph networks with fit()")
-    if not all(_same(d.x, data[0].x) and _same(d.y, data[0].y) for d in data):
-        raise ValueError(
-            "the data sets of an ensemble need the same x and y; only splits may differ"
-        )
-    if len({len(d.train) for d in data}) > 1:
-        raise ValueError(
-            "the data sets of an ensemble need splits of one size, got "
-            f"{[len(d.train) for d in data]} training samples"
-        )
-    return data
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or torch.equal(a, b)
-
-
-def _batches(train: Tensor, batch_size: int | None, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(train: Tensor, batch_size: int | None, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield the training indices in a new order, `batch_size` at a time."""
     order = train[torch.randperm(len(train), generator=generator)]
     yield from order.split(batch_size or len(order))
 
 
-def _check_loss(losses: Tensor, seeds: list[int], epoch: int, learning_rate: float) -> None:
+def check_loss(losses: Tensor, seeds: list[int], epoch: int, learning_rate: float) -> None:
+    """Raise TrainingDivergedError, naming the seeds, where a loss is not finite."""
     if not losses.isfinite().all():
         bad = [seed for seed, ok in zip(seeds, losses.isfinite().tolist(), strict=True) if not ok]
         raise TrainingDivergedError(
@@ -312,7 +183,8 @@ def _evaluate(model: nn.Module, *inputs: Tensor) -> Tensor:
     return logits
 
 
-def _score(logits: Tensor, y: Tensor, ds: Dataset) -> dict[str, float]:
+def score(logits: Tensor, y: Tensor, ds: Dataset) -> dict[str, float]:
+    """Return loss (bits) and accuracy of logits on the training and the test samples."""
     right = (logits.argmax(1) == y).double()
     bits = cross_entropy(logits.double(), y, reduction="none") / np.log(2)
     scores = {}
