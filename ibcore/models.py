@@ -34,8 +34,10 @@ class FullyConnected(nn.Sequential):
     def __init__(
         self, widths: Sequence[int], activation: str = "tanh", seed: int | None = None
     ) -> None:
-        if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(f"widths must be two or more positive numbers, got {list(widths)}")
+        if isinstance(widths, str) or len(widths) < 2 or min(widths) < 1:
+            raise ValueError(
+                f"widths must be a list of two or more positive numbers, got {widths!r}"
+            )
         if activation not in _ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}: known are {sorted(_ACTIVATIONS)}")
         layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -85,7 +85,7 @@ def test_biases_start_at_zero():
     assert all(not p.any() for name, p in model.named_parameters() if name.endswith("bias"))
 
 
-@pytest.mark.parametrize("widths", [[], [12], [12, 0], [0, 2], [12, -3, 2]])
+@pytest.mark.parametrize("widths", [[], [12], [12, 0], [0, 2], [12, -3, 2], "[12, 3, 2]"])
 def test_widths_that_make_no_network_are_refused(widths):
     with pytest.raises(ValueError, match="widths"):
         FullyConnected(widths)
