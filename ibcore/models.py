@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -34,9 +35,10 @@ class FullyConnected(nn.Sequential):
     def __init__(
         self, widths: Sequence[int], activation: str = "tanh", seed: int | None = None
     ) -> None:
-        if isinstance(widths, str) or len(widths) < 2 or min(widths) < 1:
+        whole = all(isinstance(width, Integral) for width in widths)
+        if not whole or len(widths) < 2 or min(widths) < 1:
             raise ValueError(
-                f"widths must be a list of two or more positive numbers, got {widths!r}"
+                f"widths must be a list of two or more positive whole numbers, got {widths!r}"
             )
         if activation not in _ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}: known are {sorted(_ACTIVATIONS)}")
