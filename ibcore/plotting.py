@@ -34,7 +34,7 @@ def information_plane(
 
     Args:
         panels: title → plane and the name of the estimator in it.
-        note: shown under the panels, such as the name of a stand-in.
+        note: shown above the panels, such as the name of a stand-in.
     """
     with matplotlib.style.context(STYLE):
         figure, axes = _row(len(panels), height=3.3)
@@ -93,7 +93,7 @@ def gradient_snr(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figur
 
     Args:
         panels: title → table of `ibcore.snr`: seed, epoch, layer, mean, deviation.
-        note: shown under the panels.
+        note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
         figure, axes = _row(len(panels), height=3.6, share_y=False)
@@ -117,7 +117,7 @@ def accuracy(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
 
     Args:
         panels: title → `History.table`.
-        note: shown under the panels.
+        note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
         figure, axes = _row(len(panels), height=2.8)
@@ -142,7 +142,7 @@ def traces(
     Args:
         panels: title → plane and the name of the estimator in it.
         column: "i_xz" or "i_zy".
-        note: shown under the panels.
+        note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
         figure, axes = _row(len(panels), height=3.0)
@@ -168,7 +168,7 @@ def sensitivity(
     Args:
         tables: x-axis label → columns scale, layer, i_xz (a row a seed, layer and scale).
         limits: label → value in bits, drawn as dotted lines.
-        note: shown under the panels.
+        note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
         figure, axes = _row(len(tables), height=3.0)

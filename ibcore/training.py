@@ -103,11 +103,14 @@ def fit(
         progress: whether to draw a progress bar.
     Raises:
         TrainingDivergedError: the loss is no longer finite.
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or `on_snapshot` without a tracker.
+        RuntimeError: a tracker outside its `with` block.
     """
     wanted = check_settings(epochs, learning_rate, batch_size, snapshots)
     if ds.edge_index is not None and batch_size is not None:
         raise ValueError(f"a graph trains on all nodes at once: got batch_size={batch_size}")
+    if on_snapshot and not tracker:
+        raise ValueError("on_snapshot needs a tracker that says which layers to record")
     device = next(model.parameters()).device
     x, y = ds.x.to(device), ds.y.to(device)
     graph = () if ds.edge_index is None else (ds.edge_index.to(device),)
@@ -132,9 +135,8 @@ def fit(
             steps.step()
         if look:
             at = {"seed": seed, "epoch": epoch}
-            history.gradient_rows += (
-                [{**at, **r} for r in gradients.statistics()] if gradients else []
-            )
+            if gradients:
+                history.gradient_rows += [{**at, **row} for row in gradients.statistics()]
             scores = score(_evaluate(model, x, *graph), y, ds)
             check_loss(torch.tensor([scores["train_loss"]]), [seed], epoch, learning_rate)
             history.scores.append({**at, **scores})

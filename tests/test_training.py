@@ -567,3 +567,8 @@ def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
         fit_ensemble(
             net, blobs(), seeds=[0], layers="conv1", on_snapshot=lambda _: None, **SETTINGS
         )
+
+
+def test_a_watcher_without_a_tracker_is_refused_rather_than_never_called():
+    with pytest.raises(ValueError, match="tracker"):
+        fit(net(0), blobs(), on_snapshot=print, **SETTINGS)
