@@ -1,6 +1,6 @@
 """Every figure of the book, in one style; each function returns its matplotlib figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -25,6 +25,7 @@ _LIMIT: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
 def information_plane(
     panels: Mapping[str, tuple[InformationPlane, str]],
     *,
+    columns: int = 3,
     note: str = "",
 ) -> Figure:
     """Draw information planes side by side: mean over runs, spread at the first and last epoch.
@@ -34,17 +35,19 @@ def information_plane(
 
     Args:
         panels: title → plane and the name of the estimator in it.
+        columns: panels in a row; more go on in the next row.
         note: shown above the panels, such as the name of a stand-in.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = _row(len(panels), height=3.3)
+        figure, axes = _grid(len(panels), columns, height=3.3 if len(panels) <= columns else 2.6)
         last = max(int(plane.table["epoch"].max()) for plane, _ in panels.values())
         norm = LogNorm(1, max(last, 2))
         for axis, (title, (plane, estimator)) in zip(axes, panels.items(), strict=True):
             _draw_plane(axis, plane, estimator, norm)
             axis.set_title(title)
             axis.set_xlabel("I(X;T) in bits")
-        axes[0].set_ylabel("I(T;Y) in bits")
+        for axis in axes[::columns]:
+            axis.set_ylabel("I(T;Y) in bits")
         figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label="epoch", pad=0.015)
         _finish(figure, note)
     return figure
@@ -86,24 +89,36 @@ def _limits(axis: Axes, ceiling: float, h_y: float) -> None:
     axis.text(ceiling, 0.02 * h_y, "log₂N ", ha="right", va="bottom", fontsize=8, color="0.35")
 
 
-def gradient_snr(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
+def gradient_snr(
+    panels: Mapping[str, pd.DataFrame],
+    *,
+    accuracies: Mapping[str, pd.DataFrame] | None = None,
+    note: str = "",
+) -> Figure:
     """Draw gradient means (full lines) and deviations (dashed) by epoch, one colour a layer.
 
     Lines are geometric means over seeds, bands reach one (geometric) deviation either way.
 
     Args:
         panels: title → table of `ibcore.snr`: seed, epoch, layer, mean, deviation.
+        accuracies: the same titles → `History.table`; its test accuracy is drawn below.
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = _row(len(panels), height=3.6, share_y=False)
-        for axis, (title, table) in zip(axes, panels.items(), strict=True):
+        below = dict(accuracies or {})
+        height = 2.6 if below else 3.6
+        figure, axes = _grid(len(panels) + len(below), len(panels), height, share_y=False)
+        for axis, (title, table) in zip(axes, panels.items(), strict=False):
             for number, (_, rows) in enumerate(table.groupby("layer", sort=False)):
                 for column, style in (("mean", "-"), ("deviation", "--")):
                     label = f"layer {number + 1}" if column == "mean" else None
                     _band(axis, rows, column, _colour(number), style, label, log=True)
             axis.set(xscale="log", yscale="log", xlabel="epoch", title=title)
         axes[0].set_ylabel("norm of the gradient (no unit)")
+        for axis, table in zip(axes[len(panels) :], below.values(), strict=True):
+            _band(axis, table, "test_accuracy", _colour(6), "-", None)
+            axis.set(xscale="log", xlabel="epoch", ylim=(0, 1))
+            axes[len(panels)].set_ylabel("test accuracy")
         handles, labels = axes[0].get_legend_handles_labels()
         handles += [Line2D([], [], color="0.3"), Line2D([], [], color="0.3", linestyle="--")]
         labels += ["mean", "deviation"]
@@ -120,7 +135,7 @@ def accuracy(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = _row(len(panels), height=2.8)
+        figure, axes = _grid(len(panels), 3, height=2.8)
         for axis, (title, table) in zip(axes, panels.items(), strict=True):
             for column, colour, label in (
                 ("train_accuracy", _colour(0), "train"),
@@ -145,7 +160,7 @@ def traces(
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = _row(len(panels), height=3.0)
+        figure, axes = _grid(len(panels), 3, height=3.0)
         for axis, (title, (plane, estimator)) in zip(axes, panels.items(), strict=True):
             table = plane.select(estimator)
             for number, layer in enumerate(plane.layers):
@@ -171,7 +186,7 @@ def sensitivity(
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = _row(len(tables), height=3.0)
+        figure, axes = _grid(len(tables), 3, height=3.0)
         for axis, (title, table) in zip(axes, tables.items(), strict=True):
             for number, (_, rows) in enumerate(table.groupby("layer", sort=False)):
                 rows = rows.rename(columns={"scale": "epoch"})
@@ -190,9 +205,62 @@ def sensitivity(
     return figure
 
 
-def _row(count: int, height: float, share_y: bool = True) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(4.6 if count == 1 else 7.6, height))
-    return figure, list(figure.subplots(1, count, sharey=share_y, squeeze=False)[0])
+def distances(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, note: str = ""
+) -> Figure:
+    """Draw the distribution of the pairwise distances in each layer, one colour a layer.
+
+    Args:
+        panels: title → layer → share of the pairs in each bin, and the edges of the bins.
+        note: shown above the panels.
+    """
+    with matplotlib.style.context(STYLE):
+        figure, axes = _grid(len(panels), 2, height=3.0, share_y=False)
+        for axis, (title, layers) in zip(axes, panels.items(), strict=True):
+            for number, (layer, (shares, edges)) in enumerate(layers.items()):
+                density, colour = shares / np.diff(edges), _colour(number)
+                axis.stairs(density, edges, color=colour, fill=True, alpha=0.2)
+                axis.stairs(density, edges, color=colour, linewidth=1.2, label=layer)
+            axis.set(xlabel="distance between two samples", title=title)
+            axis.legend(loc="upper right")
+        axes[0].set_ylabel("density of the pairs")
+        _finish(figure, note)
+    return figure
+
+
+def curves(
+    panels: Mapping[str, pd.DataFrame], *, x: str, log: bool = False, note: str = ""
+) -> Figure:
+    """Draw quantities against a setting that was varied, one colour a series, band over seeds.
+
+    Args:
+        panels: y-axis label → columns x, series, value (a row a seed, series and setting).
+        x: label of the x axis.
+        log: whether the x axis is logarithmic.
+        note: shown above the panels.
+    """
+    with matplotlib.style.context(STYLE):
+        figure, axes = _grid(len(panels), 3, height=2.8, share_y=False)
+        for axis, (label, table) in zip(axes, panels.items(), strict=True):
+            for number, (series, rows) in enumerate(table.groupby("series", sort=False)):
+                rows = rows.rename(columns={"x": "epoch"})
+                _band(axis, rows, "value", _colour(number), "-", str(series))
+            axis.set(xlabel=x, ylabel=label, xscale="log" if log else "linear")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        _finish(figure, note)
+    return figure
+
+
+def _grid(
+    count: int, columns: int, height: float, share_y: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of page width with `count` panels; `height` is that of a row, in inches."""
+    across, down = min(count, columns), -(-count // columns)
+    figure = Figure(figsize=(4.6 if count == 1 else 7.6, height * down))
+    axes = list(figure.subplots(down, across, sharey=share_y, squeeze=False).flat)
+    for empty in axes[count:]:
+        empty.remove()
+    return figure, axes[:count]
 
 
 def _band(

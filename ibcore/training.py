@@ -14,6 +14,8 @@ from tqdm import tqdm
 from ibcore.data import Dataset
 from ibcore.hooks import ActivationTracker, GradientTracker
 
+_SAMPLES = 4096  # a pass when the model is looked at: bounds the memory of a convolution
+
 
 class TrainingDivergedError(ArithmeticError):
     """The loss became NaN or infinite."""
@@ -86,10 +88,11 @@ def fit(
     """Train a classifier on the cross-entropy and return what was seen at the snapshots.
 
     The model stays on its device, where the data is brought too. Batches are shuffled anew each
-    epoch; the last one may be smaller. With a graph (`ds.edge_index`) every step takes all nodes.
+    epoch; the last one may be smaller. With a graph (`ds.edge_index`) the model sees all nodes in
+    every step, and a batch says which of them the loss is taken on.
 
     Args:
-        model: maps x (n, ...) to logits (n, n_classes).
+        model: maps x (n, ...), and `ds.edge_index` where there is one, to logits (n, n_classes).
         ds: the data; only `ds.train` is trained on.
         epochs: passes over the training samples.
         learning_rate: step size of the optimiser.
@@ -107,8 +110,6 @@ def fit(
         RuntimeError: a tracker outside its `with` block.
     """
     wanted = check_settings(epochs, learning_rate, batch_size, snapshots)
-    if ds.edge_index is not None and batch_size is not None:
-        raise ValueError(f"a graph trains on all nodes at once: got batch_size={batch_size}")
     if on_snapshot and not tracker:
         raise ValueError("on_snapshot needs a tracker that says which layers to record")
     device = next(model.parameters()).device
@@ -141,7 +142,7 @@ def fit(
             check_loss(torch.tensor([scores["train_loss"]]), [seed], epoch, learning_rate)
             history.scores.append({**at, **scores})
             if tracker:
-                found = tracker.collect(x, *graph)
+                found = tracker.collect(x, *graph, batch_size=None if graph else _SAMPLES)
                 (on_snapshot or history.snapshots.append)(Snapshot(seed, epoch, found))
     return history
 
@@ -178,11 +179,10 @@ def check_loss(losses: Tensor, seeds: list[int], epoch: int, learning_rate: floa
         )
 
 
-def _evaluate(model: nn.Module, *inputs: Tensor) -> Tensor:
+def _evaluate(model: nn.Module, x: Tensor, *graph: Tensor) -> Tensor:
     model.eval()
     with torch.no_grad():
-        logits: Tensor = model(*inputs)
-    return logits
+        return torch.cat([model(part, *graph) for part in x.split(len(x) if graph else _SAMPLES)])
 
 
 def score(logits: Tensor, y: Tensor, ds: Dataset) -> dict[str, float]:

@@ -55,6 +55,23 @@ def scales():
     return pd.DataFrame(rows)
 
 
+def pairs():
+    edges = np.linspace(0, 4, 5)
+    return {
+        "layer 1": (np.array([0.1, 0.2, 0.3, 0.4]), edges),
+        "layer 2": (np.full(4, 0.25), edges / 2),
+    }
+
+
+def settings():
+    rows = [
+        {"x": x, "series": series, "seed": seed, "value": 10 * x + number + 0.1 * seed}
+        for seed in range(3) for x in (0.1, 0.5, 1.0)
+        for number, series in enumerate(("FCN", "GCN"))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 DRAW = {
     "information_plane": lambda note="": plotting.information_plane(
         {"BD": (plane(), "BD"), "again": (plane(), "BD")}, note=note
@@ -66,6 +83,10 @@ DRAW = {
     "traces": lambda note="": plotting.traces({"BD": (plane(), "BD")}, note=note),
     "sensitivity": lambda note="": plotting.sensitivity(
         {"σ²": scales(), "bin width": scales()}, limits={"log₂N": 12.0}, note=note
+    ),
+    "distances": lambda note="": plotting.distances({"FCN": pairs(), "GCN": pairs()}, note=note),
+    "curves": lambda note="": plotting.curves(
+        {"accuracy": settings(), "I(X;T) in bits": settings()}, x="homophily", note=note
     ),
 }
 every_figure = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
@@ -328,3 +349,46 @@ def test_sensitivity_is_one_curve_a_layer_over_the_scale_with_its_limits():
         assert any(set(line.get_ydata()) == {value} for line in axis.lines)
     assert {"log₂N", "H(Y)"} <= set(texts(axis))
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("σ²", "I(X;T) in bits")
+
+
+# Grids, distances and curves
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+def test_planes_go_on_in_the_next_row(count, rows):
+    figure = plotting.information_plane({str(i): (plane(), "BD") for i in range(count)}, columns=3)
+    axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+    assert [axis.get_title(loc="left") for axis in axes] == [str(i) for i in range(count)]
+    assert len({round(axis.get_position().y0, 3) for axis in axes}) == rows
+    assert [bool(axis.get_ylabel()) for axis in axes] == [i % 3 == 0 for i in range(count)]
+
+
+def test_accuracies_stand_below_their_gradients():
+    panels = {"GCN": gradients(), "FCN": gradients()}
+    figure = plotting.gradient_snr(panels, accuracies={k: history() for k in panels})
+    assert len(figure.axes) == 4
+    for above, below in zip(figure.axes[:2], figure.axes[2:], strict=True):
+        assert above.get_position().x0 == pytest.approx(below.get_position().x0, abs=1e-6)
+        assert above.get_position().y0 > below.get_position().y1
+        (drawn,) = lines(below)
+        expected = history().groupby("epoch")["test_accuracy"].mean()
+        np.testing.assert_allclose(drawn, [expected.index, expected])
+    assert "accuracy" in figure.axes[2].get_ylabel()
+
+
+def test_the_area_under_a_distribution_of_distances_is_one():
+    (axis,) = plotting.distances({"FCN": pairs()}).axes
+    outlines = [p for p in axis.patches if not p.get_fill()]
+    assert len(outlines) == 2
+    for outline in outlines:
+        heights, edges, _ = outline.get_data()
+        assert np.sum(heights * np.diff(edges)) == pytest.approx(1)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["layer 1", "layer 2"]
+
+
+@pytest.mark.parametrize(("log", "scale"), [(False, "linear"), (True, "log")])
+def test_a_curve_is_the_mean_over_seeds_of_its_series(log, scale):
+    (axis,) = plotting.curves({"accuracy": settings()}, x="homophily", log=log).axes
+    assert axis.get_xscale() == scale
+    for line, number in zip(lines(axis), (0, 1), strict=True):
+        np.testing.assert_allclose(line, [[0.1, 0.5, 1.0], np.array([1, 5, 10]) + number + 0.1])

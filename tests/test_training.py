@@ -1,5 +1,6 @@
 """Laws of training: it learns, it repeats, it stops, and many seeds at once are the same."""
 
+import copy
 import math
 from dataclasses import replace
 from itertools import chain, pairwise
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ibcore import ActivationTracker, Dataset, GradientTracker, fit, fit_ensemble, snapshot_epochs
+from ibcore import (
+    ActivationTracker,
+    Dataset,
+    GradientTracker,
+    fit,
+    fit_ensemble,
+    snapshot_epochs,
+    training,
+)
 from ibcore.models import FullyConnected
 from ibcore.training import TrainingDivergedError
 
@@ -361,9 +370,38 @@ def test_labels_of_held_out_nodes_have_no_influence(graph):
     assert torch.equal(weights(graph.y), weights(other))
 
 
-def test_a_graph_trains_on_all_nodes_at_once(graph):
-    with pytest.raises(ValueError, match="batch_size=4"):
-        fit(DenseGraph(2, 4, 2).double(), graph, epochs=1, learning_rate=0.1, batch_size=4)
+def test_the_loss_of_a_batch_is_taken_on_its_nodes_and_the_model_sees_all(graph):
+    torch.manual_seed(0)
+    model = DenseGraph(2, 4, 2).double()
+    by_hand = copy.deepcopy(model)
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    settings = {"epochs": 1, "learning_rate": 0.1, "batch_size": 4, "progress": False}
+    fit(model, graph, seed=5, optimizer=torch.optim.SGD, **settings)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(5))
+    for batch in graph.train[order].split(4):
+        loss = cross_entropy(by_hand(graph.x, graph.edge_index)[batch], graph.y[batch])
+        gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
+        with torch.no_grad():
+            for weight, gradient in zip(by_hand.parameters(), gradients, strict=True):
+                weight -= 0.1 * gradient
+    for ours, expected in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    assert seen == [20] * 4  # three steps and one look
+
+
+def test_a_look_at_many_samples_comes_in_parts_that_change_nothing(monkeypatch):
+    def run(samples):
+        monkeypatch.setattr(training, "_SAMPLES", samples)
+        model = net(0)
+        with ActivationTracker(model) as tracker:
+            return fit(model, blobs(), tracker=tracker, **SETTINGS)
+
+    whole, parts = run(10_000), run(7)
+    pd.testing.assert_frame_equal(whole.table, parts.table)
+    for a, b in zip(whole.snapshots, parts.snapshots, strict=True):
+        for layer, z in a.activations.items():
+            torch.testing.assert_close(z, b.activations[layer], rtol=1e-12, atol=1e-12)
 
 
 # A loss that is not finite
