@@ -27,7 +27,11 @@ def requirements(*extras):
     return [Requirement(line) for line in itertools.chain(*lines)]
 
 
-IMPORTED_AS = {"pyyaml": "yaml", "torch-geometric": "torch_geometric"}
+IMPORTED_AS = {
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "torch-geometric": "torch_geometric",
+}
 
 
 @pytest.fixture(scope="module")
