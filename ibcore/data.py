@@ -1,11 +1,16 @@
-"""Data sets: the 12-bit data, regenerated from its rule."""
+"""Data sets: the 12-bit data, Cora, names and MNIST; original or, by name, a stand-in."""
 
 import hashlib
+import inspect
+import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ibcore import originals, standins
 
 # Vertices of an icosahedron: the five neighbours of each, and the vertex opposite.
 _NEIGHBOURS = (
@@ -71,39 +76,149 @@ class Dataset:
 def load(
     name: str,
     *,
-    train_fraction: float = 0.8,
+    source: str = "any",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    **options: Any,
 ) -> Dataset:
-    """Return a data set with a shuffled split.
+    """Return a data set.
+
+    "tishby": all 4096 inputs of 12 bits. Option: train_fraction = 0.8.
+    "cora": 2708 papers with 1433 words and their citations, in the split of 140 and 1000 nodes.
+    "names": 18 languages × 60 names, chosen by the seed; one-hot letters, (1080, 12, 57). Option:
+    train_fraction = 0.8.
+    "mnist": images (n, 1, 28, 28) from 0 to 1, chosen by the seed with each class in its share,
+    training images first. Options: size = 4000 training images, test_size = 1000.
+
+    Original files are looked for in the folder that IBCORE_DATA names, then in the cache of
+    earlier downloads, then at their address, and are checked by their hash.
 
     Args:
-        name: "tishby", the 4096 inputs of 12 bits.
-        train_fraction: share of the samples to train on, between 0 and 1.
-        seed: decides the split.
+        name: "tishby", "cora", "names" or "mnist".
+        source: "original", "stand-in", or "any": the original where it can be had, else the
+            stand-in, with a warning.
+        seed: decides the split and the choice of samples, and makes the stand-in.
         dtype: float dtype of x.
+        options: what the data set takes, as listed above.
     Raises:
-        ValueError: an unknown name, or a split that leaves a class empty.
+        ValueError: an unknown name, source or option; a file that is not the original; a subset
+            larger than the data; a split that leaves a class empty.
+        FileNotFoundError: IBCORE_DATA names a folder that doesn't exist.
+        DataUnavailableError: no original to be had, and source="original".
     """
     if name not in _LOADERS:
         raise ValueError(f"unknown data set {name!r}: known are {sorted(_LOADERS)}")
-    return _LOADERS[name](dtype).split(train_fraction, seed)
+    if source not in ("any", "original", "stand-in"):
+        raise ValueError(f"source must be 'any', 'original' or 'stand-in', got {source!r}")
+    known = list(inspect.signature(_LOADERS[name]).parameters)[2:]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"unknown option {unknown} of data set {name!r}: it takes {known}")
+    if source == "any":
+        try:
+            ds = _LOADERS[name]("original", seed, **options)
+        except originals.DataUnavailableError as error:
+            warnings.warn(f"a stand-in takes the place of {name}: {error}", stacklevel=2)
+            ds = _LOADERS[name]("stand-in", seed, **options)
+    else:
+        ds = _LOADERS[name](source, seed, **options)
+    return replace(ds, x=ds.x.to(dtype))
 
 
-def _tishby(dtype: torch.dtype) -> Dataset:
+def _tishby(source: str, seed: int, train_fraction: float = 0.8) -> Dataset:
+    if source != "original":
+        raise ValueError("tishby needs no stand-in: the original is made from its rule")
     bits = tishby_inputs()
     labels = tishby_labels(bits)
     everything = torch.arange(len(labels))
     return Dataset(
         name="tishby",
-        x=torch.from_numpy(bits).to(dtype),
+        x=torch.from_numpy(bits).double(),
         y=torch.from_numpy(labels),
         train=everything,
         test=everything[:0],
         classes=("0", "1"),
         source="original",
         sha256=hashlib.sha256(np.packbits(labels.astype(bool)).tobytes()).hexdigest(),
+    ).split(train_fraction, seed)
+
+
+def _cora(source: str, seed: int) -> Dataset:
+    if source == "original":
+        graph, kind, sha256 = originals.cora(), source, _hash_of_hashes("cora")
+    else:
+        graph, kind = standins.cora(seed=seed), "stochastic block model"
+        sha256 = _hash(*graph.values())
+    classes = tuple(map(str, range(int(graph["y"].max()) + 1)))
+    return Dataset("cora", **graph, classes=classes, source=kind, sha256=sha256)
+
+
+def _names(source: str, seed: int, train_fraction: float = 0.8) -> Dataset:
+    if source == "original":
+        known, kind, sha256 = originals.names(), source, _hash_of_hashes("names")
+    else:
+        known, kind = standins.names(seed), "letter chains"
+        sha256 = _hash(originals.one_hot([name for found in known.values() for name in found]))
+    rng = np.random.default_rng(seed)
+    chosen = [name for found in known.values() for name in rng.choice(found, 60, replace=False)]
+    everything = torch.arange(len(chosen))
+    return Dataset(
+        name="names",
+        x=originals.one_hot(chosen),
+        y=torch.arange(len(known)).repeat_interleave(60),
+        train=everything,
+        test=everything[:0],
+        classes=tuple(known),
+        source=kind,
+        sha256=sha256,
+    ).split(train_fraction, seed)
+
+
+def _mnist(source: str, seed: int, size: int = 4000, test_size: int = 1000) -> Dataset:
+    if source == "original":
+        images, kind, sha256 = originals.mnist(), source, _hash_of_hashes("mnist")
+    else:
+        images, kind = standins.mnist(seed), "8 × 8 digits"
+        sha256 = _hash(*map(torch.from_numpy, images.values()))
+    rng = np.random.default_rng(seed)
+    train = _stratified(images["train_y"], size, rng, f"{kind} training images")
+    test = _stratified(images["test_y"], test_size, rng, f"{kind} test images")
+    x = np.concatenate([images["train_x"][train], images["test_x"][test]])
+    y = np.concatenate([images["train_y"][train], images["test_y"][test]])
+    return Dataset(
+        name="mnist",
+        x=torch.from_numpy(x)[:, None].float() / 255,
+        y=torch.from_numpy(y).long(),
+        train=torch.arange(size),
+        test=torch.arange(size, size + test_size),
+        classes=tuple("0123456789"),
+        source=kind,
+        sha256=sha256,
     )
+
+
+def _stratified(y: np.ndarray, size: int, rng: np.random.Generator, what: str) -> np.ndarray:
+    """Return `size` indices in random order, each class in its share to the nearest whole."""
+    counts = np.bincount(y)
+    if not len(counts) <= size <= len(y):
+        raise ValueError(
+            f"a subset of {size} of {len(y)} {what} is larger than the data or leaves one of "
+            f"{len(counts)} classes empty"
+        )
+    exact = size * counts / len(y)
+    take = np.maximum(np.floor(exact).astype(int), 1)
+    for c in np.argsort(take - exact, kind="stable")[: size - take.sum()]:
+        take[c] += 1
+    order = rng.permutation(len(y))
+    chosen = np.concatenate([order[y[order] == c][:n] for c, n in enumerate(take)])
+    return rng.permutation(chosen)
+
+
+def _hash(*arrays: Tensor) -> str:
+    return hashlib.sha256(b"".join(a.contiguous().numpy().tobytes() for a in arrays)).hexdigest()
+
+
+def _hash_of_hashes(folder: str) -> str:
+    return hashlib.sha256("".join(originals.hashes(folder).values()).encode()).hexdigest()
 
 
 def tishby_inputs() -> np.ndarray:
@@ -133,4 +248,4 @@ def tishby_labels(bits: np.ndarray) -> np.ndarray:
     return occupied_enough.astype(np.int64)
 
 
-_LOADERS = {"tishby": _tishby}
+_LOADERS = {"tishby": _tishby, "cora": _cora, "names": _names, "mnist": _mnist}

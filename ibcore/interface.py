@@ -59,17 +59,31 @@ def check_samples(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"z and y must hold the same samples: z has shape {tuple(z.shape)}, "
             f"y has shape {tuple(y.shape)}; expected (n, ...) and (n,)"
         )
-    if not z.is_floating_point():
-        raise ValueError(f"z must have a float dtype, got {z.dtype}; use z.float()")
     if y.is_floating_point() or y.is_complex():
         raise ValueError(f"labels must be integers, got {y.dtype}; use y.long()")
-    if len(z) < 2:
-        raise ValueError(f"mutual information needs at least two samples, got {len(z)}")
+    z = check_representation(z)
+    if (y == y[0]).all():
+        raise ValueError(f"all {len(y)} labels are {int(y[0])}: I(Z;Y) needs two classes")
+    return z, y.to(z.device, torch.int64)
+
+
+def check_representation(z: Tensor) -> Tensor:
+    """Return z as a matrix (n_samples, dim).
+
+    Args:
+        z: representation, shape (n_samples, ...), any float dtype, finite.
+    Raises:
+        ValueError: a shape, a dtype or a value that no estimate can be made from.
+    """
+    if not z.is_floating_point():
+        raise ValueError(f"z must have a float dtype, got {z.dtype}; use z.float()")
+    if z.ndim < 1 or len(z) < 2:
+        raise ValueError(
+            f"mutual information needs at least two samples, got {len(z) if z.ndim else 'a number'}"
+        )
     if z.numel() == 0:
         raise ValueError(f"z has no values: its shape is {tuple(z.shape)}")
     if not z.isfinite().all():
         bad = int((~z.isfinite().flatten(1).all(1) if z.ndim > 1 else ~z.isfinite()).sum())
         raise ValueError(f"z has NaN or infinite values in {bad} of its {len(z)} samples")
-    if (y == y[0]).all():
-        raise ValueError(f"all {len(y)} labels are {int(y[0])}: I(Z;Y) needs two classes")
-    return z.detach().reshape(len(z), -1), y.to(z.device, torch.int64)
+    return z.detach().reshape(len(z), -1)

@@ -55,6 +55,39 @@ class InformationPlane:
             raise ValueError(f"no estimator {estimator!r} in this plane: it has {known}")
         return self.table[self.table["estimator"] == estimator]
 
+    def run(self, run: int) -> "InformationPlane":
+        """Return the plane of one run.
+
+        Raises:
+            ValueError: a run that the plane doesn't have.
+        """
+        if run not in set(self.table["run"]):
+            raise ValueError(f"no run {run} in this plane: it has {sorted(set(self.table['run']))}")
+        return InformationPlane(self.table[self.table["run"] == run], self.metadata)
+
+    def last(self, estimator: str) -> pd.DataFrame:
+        """Return the last epoch: a row a run, columns ("i_xz" or "i_zy", layer), in bits."""
+        rows = self.select(estimator)
+        rows = rows[rows["epoch"] == rows["epoch"].max()]
+        wide: pd.DataFrame = rows.pivot(index="run", columns="layer", values=["i_xz", "i_zy"])
+        return wide
+
+    def violations(self, margin: float = 0.05) -> pd.DataFrame:
+        """Return how often each run breaks the data-processing inequality.
+
+        Columns: estimator, run, "DPI, X" and "DPI, Y" (pairs of a layer and the next, over all
+        epochs, in which the next has more information), of (number of such pairs).
+
+        Args:
+            margin: bits that the next layer must have more.
+        """
+        rows = []
+        for (estimator, run), found in self.table.groupby(["estimator", "run"], sort=False):
+            x, y = (dpi_violations(found, self.layers, c, margin) for c in ("i_xz", "i_zy"))
+            counts = {"DPI, X": int(x.sum()), "DPI, Y": int(y.sum()), "of": x.size}
+            rows.append({"estimator": estimator, "run": run, **counts})
+        return pd.DataFrame(rows)
+
     def summary(self, estimator: str) -> pd.DataFrame:
         """Return mean and standard deviation over runs, by epoch and layer (first to last)."""
         grouped = self.select(estimator).groupby(["epoch", "layer"])[["i_xz", "i_zy"]]
@@ -145,19 +178,25 @@ class InformationPlane:
         return cls(table, metadata)
 
 
-def dpi_violations(rows: pd.DataFrame, layers: Sequence[str], column: str) -> np.ndarray:
+def dpi_violations(
+    rows: pd.DataFrame, layers: Sequence[str], column: str, margin: float = _ROUNDING
+) -> np.ndarray:
     """Return where a layer has more information than the one before, (n_epochs, n_layers − 1).
 
-    A pair counts where the mean gain over runs exceeds its standard deviation over runs.
+    A pair counts where the mean gain over runs exceeds its standard deviation over runs and more.
 
     Args:
         rows: one estimator's rows of a plane's table.
         layers: names, first to last.
         column: "i_xz" or "i_zy".
+        margin: bits by which the gain must exceed the deviation.
     """
     wide = rows.pivot_table(index=["run", "epoch"], columns="layer", values=column)
     gains = wide.reindex(columns=list(layers)).diff(axis=1).iloc[:, 1:].groupby("epoch")
-    return (gains.mean() > gains.std(ddof=1).fillna(0.0) + _ROUNDING).to_numpy()
+    return (gains.mean() > gains.std(ddof=1).fillna(0.0) + margin).to_numpy()
+
+
+Estimators = Sequence[Estimator] | Mapping[str, Estimator | Mapping[str, Estimator]]
 
 
 class PlaneRecorder:
@@ -168,21 +207,31 @@ class PlaneRecorder:
     Args:
         y: labels of the samples, shape (n_samples,).
         estimators: a list, or a mapping from a label to an estimator where two would have the same
-            name; the label then stands before the name.
+            name; the label then stands before the name. In place of an estimator a mapping may
+            hold another, from each layer's name to the estimator for it.
         metadata: anything that JSON can hold, to be kept with the plane.
+        samples: indices of the samples to measure; None takes all.
+    Raises:
+        ValueError: no estimators, or samples that don't exist.
     """
 
     def __init__(
         self,
         y: Tensor,
-        estimators: Sequence[Estimator] | Mapping[str, Estimator],
+        estimators: Estimators,
         metadata: Mapping[str, Any] | None = None,
+        samples: Tensor | None = None,
     ) -> None:
         pairs = estimators.items() if isinstance(estimators, Mapping) else enumerate(estimators)
-        self._estimators: dict[Any, Estimator] = dict(pairs)
+        self._estimators: dict[Any, Estimator | Mapping[str, Estimator]] = dict(pairs)
         if not self._estimators:
             raise ValueError("a plane needs at least one estimator")
-        self._y = y
+        if samples is not None and not (
+            len(samples) and 0 <= int(samples.min()) <= int(samples.max()) < len(y)
+        ):
+            raise ValueError(f"samples must be indices from 0 to {len(y) - 1}, got {samples}")
+        self._samples = samples
+        self._y = y if samples is None else y[samples]
         self._rows: list[dict[str, Any]] = []
         self._layers: list[str] = []
         self._metadata = dict(metadata or {})
@@ -193,13 +242,23 @@ class PlaneRecorder:
         for layer, z in activations.items():
             if layer not in self._layers:
                 self._layers.append(layer)
-            for label, estimator in self._estimators.items():
-                for row in _measure(estimator, z, self._y):
+            if self._samples is not None:
+                z = z[self._samples.to(z.device)]
+            for label in self._estimators:
+                for row in _measure(self._estimator(label, layer), z, self._y):
                     bound = row.pop("estimator")
                     name = f"{label} {bound}" if isinstance(label, str) else bound
                     self._rows.append(
                         {"run": run, "epoch": epoch, "layer": layer, "estimator": name, **row}
                     )
+
+    def _estimator(self, label: Any, layer: str) -> Estimator:
+        found = self._estimators[label]
+        if not isinstance(found, Mapping):
+            return found
+        if layer not in found:
+            raise ValueError(f"{label!r} has no estimator for layer {layer!r}: it has {[*found]}")
+        return found[layer]
 
     def plane(self) -> InformationPlane:
         """Return the plane of what came so far.
@@ -231,8 +290,9 @@ class PlaneRecorder:
 def information_plane(
     snapshots: Iterable[Any],
     y: Tensor,
-    estimators: Sequence[Estimator] | Mapping[str, Estimator],
+    estimators: Estimators,
     metadata: Mapping[str, Any] | None = None,
+    samples: Tensor | None = None,
 ) -> InformationPlane:
     """Return the plane of stored snapshots, such as `fit(...).snapshots`.
 
@@ -241,8 +301,9 @@ def information_plane(
         y: labels of the samples, shape (n_samples,).
         estimators: see `PlaneRecorder`.
         metadata: kept with the plane.
+        samples: indices of the samples to measure; None takes all.
     """
-    recorder = PlaneRecorder(y, estimators, metadata)
+    recorder = PlaneRecorder(y, estimators, metadata, samples)
     for snapshot in snapshots:
         recorder(snapshot)
     return recorder.plane()

@@ -92,8 +92,8 @@ def test_the_interface_imports_nothing_local():
     "path", [p for p in (PACKAGE / "estimators").glob("*.py") if p.name != "__init__.py"],
     ids=lambda path: path.stem,
 )  # fmt: skip
-def test_an_estimator_imports_the_interface_alone(path):
-    assert local_imports(path) <= {"ibcore.interface"}
+def test_an_estimator_imports_the_interface_and_the_distances_alone(path):
+    assert local_imports(path) <= {"ibcore.interface", "ibcore.estimators.distances"}
 
 
 @pytest.mark.parametrize("room", ["data", "models", "hooks"])
