@@ -1,6 +1,6 @@
 """Information flow through neural networks: hooks, training, estimators, information planes."""
 
-from ibcore import claims, estimators, models, plotting, snr, standins
+from ibcore import claims, estimators, models, plotting, snr
 from ibcore.data import Dataset, load
 from ibcore.ensemble import fit_ensemble
 from ibcore.hooks import ActivationTracker, GradientTracker
@@ -30,5 +30,4 @@ __all__ = [
     "plotting",
     "snapshot_epochs",
     "snr",
-    "standins",
 ]

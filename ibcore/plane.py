@@ -179,21 +179,23 @@ class InformationPlane:
 
 
 def dpi_violations(
-    rows: pd.DataFrame, layers: Sequence[str], column: str, margin: float = _ROUNDING
+    rows: pd.DataFrame, layers: Sequence[str], column: str, margin: float = 0.0
 ) -> np.ndarray:
     """Return where a layer has more information than the one before, (n_epochs, n_layers − 1).
 
-    A pair counts where the mean gain over runs exceeds its standard deviation over runs and more.
+    A pair counts where the mean gain over runs exceeds its standard deviation over runs, and a
+    margin.
 
     Args:
         rows: one estimator's rows of a plane's table.
         layers: names, first to last.
         column: "i_xz" or "i_zy".
-        margin: bits by which the gain must exceed the deviation.
+        margin: bits that the gain must exceed, whatever the deviation.
     """
     wide = rows.pivot_table(index=["run", "epoch"], columns="layer", values=column)
     gains = wide.reindex(columns=list(layers)).diff(axis=1).iloc[:, 1:].groupby("epoch")
-    return (gains.mean() > gains.std(ddof=1).fillna(0.0) + margin).to_numpy()
+    least = gains.std(ddof=1).fillna(0.0).clip(lower=margin)
+    return (gains.mean() > least + _ROUNDING).to_numpy()
 
 
 Estimators = Sequence[Estimator] | Mapping[str, Estimator | Mapping[str, Estimator]]
@@ -226,12 +228,9 @@ class PlaneRecorder:
         self._estimators: dict[Any, Estimator | Mapping[str, Estimator]] = dict(pairs)
         if not self._estimators:
             raise ValueError("a plane needs at least one estimator")
-        if samples is not None and not (
-            len(samples) and 0 <= int(samples.min()) <= int(samples.max()) < len(y)
-        ):
-            raise ValueError(f"samples must be indices from 0 to {len(y) - 1}, got {samples}")
-        self._samples = samples
-        self._y = y if samples is None else y[samples]
+        self._samples = None if samples is None else _check_indices(samples, len(y))
+        self._size = len(y)
+        self._y = y if samples is None else y[samples.to(y.device)]
         self._rows: list[dict[str, Any]] = []
         self._layers: list[str] = []
         self._metadata = dict(metadata or {})
@@ -242,8 +241,7 @@ class PlaneRecorder:
         for layer, z in activations.items():
             if layer not in self._layers:
                 self._layers.append(layer)
-            if self._samples is not None:
-                z = z[self._samples.to(z.device)]
+            z = self._chosen(layer, z)
             for label in self._estimators:
                 for row in _measure(self._estimator(label, layer), z, self._y):
                     bound = row.pop("estimator")
@@ -251,6 +249,15 @@ class PlaneRecorder:
                     self._rows.append(
                         {"run": run, "epoch": epoch, "layer": layer, "estimator": name, **row}
                     )
+
+    def _chosen(self, layer: str, z: Tensor) -> Tensor:
+        if self._samples is None:
+            return z
+        if len(z) != self._size:
+            raise ValueError(
+                f"layer {layer!r} has {len(z)} samples, but there are {self._size} labels"
+            )
+        return z[self._samples.to(z.device)]
 
     def _estimator(self, label: Any, layer: str) -> Estimator:
         found = self._estimators[label]
@@ -309,12 +316,29 @@ def information_plane(
     return recorder.plane()
 
 
+def _check_indices(samples: Tensor, size: int) -> Tensor:
+    """Return samples, if they are whole numbers from 0 to size − 1."""
+    whole = not (samples.is_floating_point() or samples.is_complex() or samples.dtype == torch.bool)
+    if not (whole and samples.ndim == 1 and len(samples)):
+        raise ValueError(
+            "samples must be a list of indices, at least one; got "
+            f"{samples.dtype} of shape {tuple(samples.shape)}"
+        )
+    low, high = int(samples.min()), int(samples.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"samples must lie from 0 to {size - 1}, got {low} to {high}")
+    return samples
+
+
 def _measure(estimator: Estimator, z: Tensor, y: Tensor) -> list[dict[str, Any]]:
     """Return a row a bound; activations that are not finite give NaN under each known name."""
     if not bool(torch.isfinite(z).all()):
-        # The names are learned from the same labels with a harmless value in place of the others.
-        finite = z[z.isfinite()].tolist() or [0.0]
-        named = estimator(torch.full_like(z, finite[0]), y)
+        # The names are learned from the same labels with harmless values, all different, for no
+        # noise can be read off a constant.
+        finite = z[z.isfinite()].double()
+        low, high = (float(v) for v in finite.aminmax()) if len(finite) else (0.0, 0.0)
+        low, high = (low, high) if low < high else (0.0, 1.0)
+        named = estimator(torch.linspace(low, high, len(z), dtype=torch.float64), y)
         return [
             {"estimator": name, "i_xz": np.nan, "i_zy": np.nan, "finite": False,
              "singleton_share": np.nan}

@@ -246,6 +246,7 @@ def curves(
                 rows = rows.rename(columns={"x": "epoch"})
                 _band(axis, rows, "value", _colour(number), "-", str(series))
             axis.set(xlabel=x, ylabel=label, xscale="log" if log else "linear")
+            axis.set_ylim(bottom=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
         _finish(figure, note)
     return figure

@@ -171,3 +171,21 @@ def test_one_training_sample_of_two_classes_is_refused():
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'tishbi'.*tishby"):
         ibcore.load("tishbi")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("iris", {}, r"'iris'.*cora.*mnist.*names.*tishby"),
+        ("cora", {"source": "copy"}, "'any', 'original' or 'stand-in', got 'copy'"),
+        ("cora", {"size": 5}, r"\['size'\] of data set 'cora': it takes \['homophily'\]"),
+        ("mnist", {"sise": 5}, r"\['sise'\].*\['size', 'test_size'\]"),
+        ("cora", {"source": "original", "homophily": 0.5}, "only the stand-in"),
+        ("tishby", {"source": "stand-in"}, "made from its rule"),
+        ("names", {"source": "stand-in", "train_fraction": 0.01}, "leaves no training sample"),
+        ("names", {"source": "stand-in", "train_fraction": 1.5}, "between 0 and 1"),
+    ],
+)
+def test_what_no_data_set_has_is_refused_with_what_there_is(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        ibcore.load(name, **options)

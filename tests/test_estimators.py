@@ -12,6 +12,8 @@ from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ibcore.estimators import Binning, Pairwise
+from ibcore.estimators.distances import squared_distances
+from ibcore.estimators.noise import MaximumLikelihood, Percentile, Proportional
 from ibcore.interface import label_entropy
 
 ESTIMATORS = [Pairwise(0.1), Pairwise(1e-3), Binning(), Binning(width=0.07)]
@@ -440,6 +442,125 @@ def test_pairwise_never_holds_all_distances():
 def test_a_noise_variance_that_is_not_positive_is_refused(noise_variance):
     with pytest.raises(ValueError, match=f"noise_variance.*{noise_variance}"):
         Pairwise(noise_variance)
+
+
+# Pairwise under noise that is read off the representation
+
+SCALE_FREE = [Percentile(power=2), Proportional(), MaximumLikelihood()]
+POLICIES = [*SCALE_FREE, Percentile()]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_a_policy_gives_what_its_variance_gives_as_a_number(policy):
+    z, y = sample(dim=12)
+    z = z.reshape(-1, 3, 4)
+    assert Pairwise(policy)(z, y) == Pairwise(policy(z))(z, y)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@given(samples(), st.floats(-6, 6))
+def test_under_any_policy_and_scale_no_estimate_passes_its_ceilings(policy, data, scale):
+    z, y = data
+    try:
+        noise_variance = policy(z * 10**scale)
+    except ValueError:
+        assume(False)  # a constant, copies alone
+    assume(noise_variance > 0)  # the square of a very small distance
+    for mi in Pairwise(policy)(z * 10**scale, y).values():
+        assert -EXACT <= mi.i_xz <= math.log2(len(z)) + EXACT
+        assert mi.i_zy <= min(label_entropy(y), mi.i_xz) + EXACT
+
+
+@pytest.mark.parametrize("policy", SCALE_FREE, ids=str)
+@pytest.mark.parametrize("factor", [1e-6, 0.3, 100.0])
+def test_under_a_scale_free_policy_scaling_a_layer_changes_nothing(policy, factor):
+    z, y = sample()
+    assert_same(Pairwise(policy)(factor * z, y), Pairwise(policy)(z, y), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("policy", [Percentile(), 0.1], ids=str)
+def test_under_the_others_scaling_a_layer_changes_the_estimate(policy):
+    z, y = sample()
+    before, after = Pairwise(policy)(z, y), Pairwise(policy)(100 * z, y)
+    for name in before:
+        assert after[name].i_xz > before[name].i_xz + 0.1
+
+
+def test_scaling_turns_the_order_of_two_layers_over_under_constant_noise_alone():
+    """The second layer is a function of the first, so the true order is that of the network."""
+    first, y = sample()
+    second = torch.tanh(first[:, :1])
+
+    def gain(noise_variance, factor):
+        estimate = Pairwise(noise_variance)
+        before, after = estimate(first, y), estimate(factor * second, y)
+        return [after[name].i_xz - before[name].i_xz for name in before]
+
+    assert max(gain(0.1, 1)) < -0.1
+    assert min(gain(0.1, 100)) > 0.1
+    assert max(gain(Proportional(), 1)) < -0.1
+    assert gain(Proportional(), 100) == pytest.approx(gain(Proportional(), 1), abs=1e-9)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_under_a_policy_it_is_frozen_equal_to_its_equals_and_printed_in_full(policy):
+    estimator = Pairwise(policy)
+    with pytest.raises(FrozenInstanceError):
+        estimator.noise_variance = 1.0
+    again = Pairwise(type(policy)(**vars(policy)))
+    assert estimator == again
+    assert repr(estimator) == repr(again) == f"Pairwise(noise_variance={policy})"
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_a_constant_representation_is_refused_where_the_noise_is_read_off_it(policy):
+    with pytest.raises(ValueError, match=r"all 41 samples agree.*constant layer"):
+        Pairwise(policy)(torch.full((41, 3), 0.1), torch.arange(41) % 2)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_a_policy_that_gives_no_positive_number_is_refused_by_name(value):
+    class Wrong:
+        def __call__(self, z):
+            return value
+
+        def __repr__(self):
+            return "Wrong()"
+
+    estimator = Pairwise(Wrong())
+    with pytest.raises(ValueError, match=rf"noise_variance.*{value} from Wrong\(\)"):
+        estimator(*sample())
+
+
+# Distances
+
+
+def assembled(z, tolerance):
+    """All squared distances, from the tiles."""
+    found = torch.full((len(z), len(z)), torch.nan, dtype=torch.float64)
+    for i, j, tile in squared_distances(z, tolerance):
+        assert found[i, j].isnan().all()  # each tile once
+        found[j, i], found[i, j] = tile.T, tile
+    return found
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-9, 1e3])
+@pytest.mark.parametrize("n", [2, 1023, 1024, 1025, 2100])
+def test_tiles_cover_every_pair_to_the_tolerance_and_the_diagonal_is_zero(n, tolerance):
+    z = normal(n, 2) + 1e3 * (torch.arange(n) % 2)[:, None]
+    squares = (z[:, None] - z).square().sum(-1)
+    found = assembled(z, tolerance)
+    assert not found.diagonal().any()
+    assert (found >= 0).all()
+    rounding = 1e-12 * (squares + squares.sqrt())  # of coordinates about 1000
+    assert ((found - squares).abs() <= tolerance + rounding).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_tolerance_equal_rows_are_at_no_distance(case):
+    z = CASES[case][0][:50].repeat(2, 1)
+    found = assembled(z, 0.0)
+    assert not found.diagonal(len(z) // 2).any()
 
 
 # Binning

@@ -4,6 +4,8 @@ A policy takes the place of a number in `Pairwise(noise_variance=...)`. Constant
 policy, and noise for each layer is a mapping from layers to estimators, see `PlaneRecorder`.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +15,9 @@ from torch import Tensor
 from ibcore.estimators.distances import squared_distances
 from ibcore.interface import check_representation
 
-_TOLERANCE = 1e-9  # of a squared distance, as a share of the total variance
-_BINS = 4096  # from the smallest to the largest distance
+_TOLERANCE = 1e-10  # of a squared distance, as a share of the total variance
+_SMALL = 1e4  # a square that matters and is fewer tolerances than this is computed again, exactly
+_GRID = 24  # values of σ² among which the highest maximum is sought
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,32 @@ class Percentile:
     power: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or not self.divisor > 0 or self.power not in (1, 2):
+        if not 0 < self.share < 1 or not 0 < self.divisor < math.inf or self.power not in (1, 2):
             raise ValueError(
                 "share must lie between 0 and 1, divisor above 0, and power must be 1 or 2; got "
                 f"{self.share}, {self.divisor} and {self.power}"
             )
 
     def __call__(self, z: Tensor) -> float:
-        """Return σ², to within 1/4096 of the largest distance.
+        """Return σ², to one part in 10⁴; distances are counted tile by tile and not stored.
 
         Args:
             z: representation, shape (n_samples, ...), any float dtype.
         Raises:
-            ValueError: input without distances; see `distance_histogram`.
+            ValueError: all samples agree, or so many that the percentile is zero; or z is no
+                representation.
         """
-        shares, edges = distance_histogram(z, _BINS)
-        below = np.concatenate([[0.0], shares.cumsum()])
-        return float(np.interp(self.share, below, edges) ** self.power / self.divisor)
+        z = check_representation(z)
+        tolerance = _TOLERANCE * _total_variance(z)
+        square = _order_statistic(z, self.share, tolerance)
+        if square < _SMALL * tolerance:
+            square = _order_statistic(z, self.share, 0.0)
+        if square == 0:
+            raise ValueError(
+                f"the distance of {self.share:.0%} of the pairs is zero: no scale of noise can be "
+                "read off it; take a higher share, or another policy"
+            )
+        return float(square ** (self.power / 2)) / self.divisor
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Proportional:
     fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.fraction > 0:
+        if not 0 < self.fraction < math.inf:
             raise ValueError(f"fraction must be positive, got {self.fraction}")
 
     def __call__(self, z: Tensor) -> float:
@@ -92,58 +104,60 @@ class Proportional:
 class MaximumLikelihood:
     """σ² under which each sample is most likely, given a Gaussian on each other sample.
 
-    σ² = argmax Σᵢ ln (1/(N−1)) Σ_{j≠i} N(zᵢ; zⱼ, σ² I), found by expectation maximisation:
-    σ² ← Σᵢⱼ r(i,j) ‖zᵢ − zⱼ‖² / (N d), with r(i,j) the share of j in the density at zᵢ.
+    σ² = argmax Σᵢ ln (1/(N−1)) Σ_{j≠i} N(zᵢ; zⱼ, σ² I). There σ² = Σᵢⱼ r(i,j) ‖zᵢ − zⱼ‖² / (N d),
+    with r(i,j) the share of j in the density at zᵢ: a fixed point of expectation maximisation.
 
     Args:
-        limit: samples that are used; of more, `limit` evenly spaced rows are taken. They need
-            limit² numbers of memory.
-        tolerance: relative change of σ² at which the iteration ends.
+        limit: samples that are used; of more, `limit` evenly spaced rows are taken. Memory is a
+            few times limit² numbers.
     Raises:
-        ValueError: a limit below two, or a tolerance that is not positive.
+        ValueError: a limit below two.
     Source: leave-one-out likelihood of a kernel density, Duin (1976) [duin1976choice].
     """
 
     limit: int = 2000
-    tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.limit < 2 or not self.tolerance > 0:
-            raise ValueError(
-                "limit must be at least 2 and tolerance positive, got "
-                f"{self.limit} and {self.tolerance}"
-            )
+        if self.limit < 2:
+            raise ValueError(f"limit must be at least 2 samples, got {self.limit}")
 
     def __call__(self, z: Tensor) -> float:
-        """Return σ².
+        """Return σ², to one part in 10⁴.
 
         Args:
             z: representation, shape (n_samples, ...), any float dtype.
         Raises:
-            ValueError: each sample has an exact copy, so that the likelihood grows without bound
-                as σ² falls; or z is no representation.
+            ValueError: all samples agree; each has an exact copy, so that the likelihood grows
+                without bound as σ² falls; or z is no representation.
         """
         z = check_representation(z)
-        rows = torch.linspace(0, len(z) - 1, min(len(z), self.limit)).round().long()
-        squares = _distance_matrix(z[rows.to(z.device)]).fill_diagonal_(torch.inf)
-        nearest = squares.min(1, keepdim=True).values
-        variance = float(nearest.mean()) / z.shape[1]
-        if variance == 0:
+        count = min(len(z), self.limit)
+        rows = torch.linspace(0, len(z) - 1, count, dtype=torch.float64).round().long()
+        z = z[rows.to(z.device)]
+        squares, nearest = _neighbours(z)
+        if not nearest.any():
             raise ValueError(
-                f"each of the {len(rows)} samples has an exact copy: no noise is the most likely; "
-                "choose another policy"
+                f"each of the {count} samples has an exact copy: the likelihood has no maximum; "
+                "take another policy"
             )
-        for _ in range(1000):
-            share = torch.exp((nearest - squares) / (2 * variance))
-            share = share / share.sum(1, keepdim=True)
-            before, moved = variance, share.mul_(squares.nan_to_num(posinf=0.0))
-            variance = float(moved.sum(1).mean()) / z.shape[1]
-            if abs(variance - before) <= self.tolerance * before:
-                break
-        return variance
+        # A mean of squares weighted by r lies between that of the nearest and that of all.
+        low = float(nearest.mean()) / z.shape[1]
+        high = float(squares.sum()) / (count * (count - 1) * z.shape[1])
+        grid = np.geomspace(low, high, _GRID)
+        best = int(np.argmax([_maximisation(squares, nearest, z.shape[1], v)[0] for v in grid]))
+        low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
+        while high > low * (1 + 1e-6):
+            # Expectation maximisation climbs, so the maximum lies where it goes; halving the way
+            # gets there in few steps, which it does not where kernels overlap.
+            middle = math.sqrt(low * high)
+            if _maximisation(squares, nearest, z.shape[1], middle)[1] > middle:
+                low = middle
+            else:
+                high = middle
+        return math.sqrt(low * high)
 
 
-def distance_histogram(z: Tensor, bins: int = 100) -> tuple[np.ndarray, np.ndarray]:
+def distance_histogram(z: Tensor, bins: int = 100, power: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return the share of the pairs of samples in each bin of distance, and the bins' edges.
 
     Bins are of one width, from zero to the largest distance. Distances are counted tile by tile
@@ -152,40 +166,82 @@ def distance_histogram(z: Tensor, bins: int = 100) -> tuple[np.ndarray, np.ndarr
     Args:
         z: representation, shape (n_samples, ...), any float dtype.
         bins: number of bins.
+        power: 1 for distances, 2 for their squares.
     Returns:
-        Shares, shape (bins,), which sum to 1; edges, shape (bins + 1,), in the unit of z.
+        Shares, shape (bins,), which sum to 1; edges, shape (bins + 1,), in the unit of z, or its
+        square.
     Raises:
-        ValueError: all samples agree, no bins, or z is no representation.
+        ValueError: all samples agree, no bins, another power, or z is no representation.
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    if bins < 1 or power not in (1, 2):
+        raise ValueError(f"bins must be at least 1 and power 1 or 2, got {bins} and {power}")
     z = check_representation(z)
     tolerance = _TOLERANCE * _total_variance(z)
-    largest = max(float(tile.max()) for _, _, tile in squared_distances(z, tolerance)) ** 0.5
-    counts = torch.zeros(bins, dtype=torch.float64, device=z.device)
+    largest = max(float(tile.max()) for _, _, tile in squared_distances(z, tolerance))
+    counts = torch.zeros(bins, dtype=torch.int64, device=z.device)
+    for squares in _pairs(z, tolerance):
+        index = squares.div_(largest).pow_(power / 2).mul_(bins).long().clamp_(max=bins - 1)
+        counts += torch.bincount(index, minlength=bins)
+    return (counts.double() / counts.sum()).cpu().numpy(), np.linspace(0, largest ** (power / 2), bins + 1)
+
+
+def _pairs(z: Tensor, tolerance: float) -> Iterator[Tensor]:
+    """Yield the squared distances of all pairs i < j, in one dimension, tile by tile."""
     for i, j, tile in squared_distances(z, tolerance):
-        index = tile.sqrt_().mul_(bins / largest).long().clamp_(max=bins - 1)
-        found = torch.bincount(index.flatten(), minlength=bins)
-        if i == j:
-            found[0] -= len(tile)  # a sample and itself
-            found = found / 2  # both orders of a pair
-        counts += found
-    return (counts / counts.sum()).cpu().numpy(), np.linspace(0, largest, bins + 1)
+        yield tile[torch.ones_like(tile, dtype=torch.bool).triu(1)] if i == j else tile.flatten()
 
 
-def _distance_matrix(z: Tensor) -> Tensor:
-    matrix = torch.empty(len(z), len(z), dtype=torch.float64, device=z.device)
-    for i, j, tile in squared_distances(z, _TOLERANCE * _total_variance(z)):
-        matrix[i, j] = tile
-        matrix[j, i] = tile.T
-    return matrix
+def _order_statistic(z: Tensor, share: float, tolerance: float) -> float:
+    """Return the smallest squared distance that a share of the pairs does not pass, to 10⁻⁶.
+
+    The order of positive floats is that of their bits, of which each pass settles sixteen.
+    """
+    rank = math.ceil(share * (len(z) * (len(z) - 1) // 2))
+    known = 0
+    for shift in (48, 32):
+        counts = torch.zeros(2**16, dtype=torch.int64, device=z.device)
+        for squares in _pairs(z, tolerance):
+            bits = squares.abs_().view(torch.int64) >> shift  # −0 has another sign bit
+            counts += torch.bincount(bits[bits >> 16 == known] & 0xFFFF, minlength=2**16)
+        below = counts.cumsum(0)
+        digit = int(torch.searchsorted(below, rank))
+        rank -= int(below[digit] - counts[digit])
+        known = known << 16 | digit
+    return float(np.int64(known << 32).view(np.float64))
+
+
+def _neighbours(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return all squared distances, (n, n), and that to the nearest other sample, (n, 1)."""
+    tolerance = _TOLERANCE * _total_variance(z)
+    for accepted in (tolerance, 0.0):
+        squares = torch.empty(len(z), len(z), dtype=torch.float64, device=z.device)
+        for i, j, tile in squared_distances(z, accepted):
+            squares[i, j] = tile
+            squares[j, i] = tile.T
+        nearest = squares.fill_diagonal_(math.inf).min(1, keepdim=True).values
+        squares.fill_diagonal_(0.0)
+        if float(nearest.mean()) >= _SMALL * tolerance:
+            break
+    return squares, nearest
+
+
+def _maximisation(
+    squares: Tensor, nearest: Tensor, dim: int, variance: float
+) -> tuple[float, float]:
+    """Return the mean log-likelihood at σ², up to a constant, and the σ² that EM goes to."""
+    share = torch.exp((nearest - squares) / (2 * variance)).fill_diagonal_(0.0)
+    total = share.sum(1, keepdim=True)
+    likelihood = (total.log() - nearest / (2 * variance)).mean() - dim / 2 * math.log(variance)
+    moved = (share.mul_(squares).sum(1, keepdim=True) / total).mean() / dim
+    return float(likelihood), float(moved)
 
 
 def _total_variance(z: Tensor) -> float:
     """Return the trace of the covariance, which is half the mean squared distance."""
-    variance = float(z.double().var(0, correction=0).sum())
-    if variance == 0:
+    centre = z.mean(0, dtype=torch.float64)
+    total = sum(float((part.double() - centre).square().sum()) for part in z.split(1024))
+    if total == 0 or bool((z == z[0]).all()):
         raise ValueError(
             f"all {len(z)} samples agree: no scale of noise can be read off a constant layer"
         )
-    return variance
+    return total / len(z)

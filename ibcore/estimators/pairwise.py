@@ -28,7 +28,7 @@ class Pairwise:
         noise_variance: σ², in the squared unit of z; or a policy that reads it off each
             representation, see `ibcore.estimators.noise`.
     Raises:
-        ValueError: σ² is not a positive number.
+        ValueError: σ² is not a positive number, as given or as a policy returns it.
     Source: Kolchinsky & Tracey (2017), eq. 10; the thesis, eq. 3.11-3.20
         [kolchinsky2017estimating, landsverk2021inductive].
     """
@@ -51,15 +51,15 @@ class Pairwise:
         z, y = check_samples(z, y)
         y = torch.unique(y, return_inverse=True)[1]
         chosen = self.noise_variance
-        variance = _check_variance(chosen(z)) if callable(chosen) else chosen
+        variance = _check_variance(chosen(z), f" from {chosen}") if callable(chosen) else chosen
         sums = _kernel_sums(z, y, variance)
         size = torch.bincount(y)[y].double()
         return {name: _information(s, y, size) for name, s in zip(("BD", "KL"), sums, strict=True)}
 
 
-def _check_variance(value: float) -> float:
+def _check_variance(value: float, source: str = "") -> float:
     if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"noise_variance must be positive, got {value}")
+        raise ValueError(f"noise_variance must be positive, got {value}{source}")
     return value
 
 
