@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -252,4 +253,9 @@ def tishby_labels(bits: np.ndarray) -> np.ndarray:
     return occupied_enough.astype(np.int64)
 
 
-_LOADERS = {"tishby": _tishby, "cora": _cora, "names": _names, "mnist": _mnist}
+_LOADERS: dict[str, Callable[..., Dataset]] = {
+    "tishby": _tishby,
+    "cora": _cora,
+    "names": _names,
+    "mnist": _mnist,
+}
