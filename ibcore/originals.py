@@ -57,14 +57,14 @@ def hashes(folder: str) -> dict[str, str]:
 
 
 def _file(folder: str, name: str, sha256: str) -> bytes:
-    import pooch  # here, because only a download needs it
-
     if own := os.environ.get("IBCORE_DATA"):
         if not Path(own).is_dir():
             raise FileNotFoundError(f"IBCORE_DATA names {own}, which is no folder")
         path = Path(own) / folder / name
         if path.is_file():
             return _checked(path, sha256)
+    import pooch  # here, because only a download needs it
+
     cache = Path(pooch.os_cache("ibcore")) / folder
     download = pooch.HTTPDownloader(timeout=30)
     address = ADDRESSES[folder] + name

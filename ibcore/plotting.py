@@ -73,11 +73,23 @@ def _draw_plane(axis: Axes, plane: InformationPlane, estimator: str, norm: LogNo
             ecolor=matplotlib.colormaps["viridis"](norm(epoch)), elinewidth=0.8, zorder=2,
         )  # fmt: skip
     _limits(axis, plane.ceiling, h_y)
-    for number, (x, y) in enumerate(paths[-1], 1):
+    for label, (x, y) in _labels(paths[-1], near=(0.03 * plane.ceiling, 0.06 * h_y)):
         axis.annotate(
-            str(number), (x, y), xytext=(0, 7), textcoords="offset points", ha="center",
+            label, (x, y), xytext=(0, 7), textcoords="offset points", ha="center",
             fontsize=9, fontweight="bold", zorder=5,
         )  # fmt: skip
+
+
+def _labels(points: np.ndarray, near: tuple[float, float]) -> list[tuple[str, np.ndarray]]:
+    """Return "1", "2", ... and where to write them; numbers of points that lie near are joined."""
+    groups: list[tuple[list[int], np.ndarray]] = []
+    for number, point in enumerate(points, 1):
+        found = [numbers for numbers, place in groups if (abs(point - place) < near).all()]
+        if found:
+            found[0].append(number)
+        else:
+            groups.append(([number], point))
+    return [(",".join(map(str, numbers)), place) for numbers, place in groups]
 
 
 def _limits(axis: Axes, ceiling: float, h_y: float) -> None:

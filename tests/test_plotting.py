@@ -392,3 +392,10 @@ def test_a_curve_is_the_mean_over_seeds_of_its_series(log, scale):
     assert axis.get_xscale() == scale
     for line, number in zip(lines(axis), (0, 1), strict=True):
         np.testing.assert_allclose(line, [[0.1, 0.5, 1.0], np.array([1, 5, 10]) + number + 0.1])
+
+
+def test_numbers_of_layers_that_lie_together_are_joined():
+    found = plotting._labels(
+        np.array([[1.0, 0.1], [1.01, 0.1], [5.0, 0.1], [1.0, 0.5]]), (0.1, 0.1)
+    )
+    assert [label for label, _ in found] == ["1,2", "3", "4"]

@@ -182,7 +182,9 @@ def distance_histogram(z: Tensor, bins: int = 100, power: int = 1) -> tuple[np.n
     for squares in _pairs(z, tolerance):
         index = squares.div_(largest).pow_(power / 2).mul_(bins).long().clamp_(max=bins - 1)
         counts += torch.bincount(index, minlength=bins)
-    return (counts.double() / counts.sum()).cpu().numpy(), np.linspace(0, largest ** (power / 2), bins + 1)
+    return (counts.double() / counts.sum()).cpu().numpy(), np.linspace(
+        0, largest ** (power / 2), bins + 1
+    )
 
 
 def _pairs(z: Tensor, tolerance: float) -> Iterator[Tensor]:
