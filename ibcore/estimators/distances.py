@@ -21,15 +21,17 @@ def squared_distances(z: Tensor, tolerance: float) -> Iterator[tuple[slice, slic
     """
     centre = z.mean(0, dtype=torch.float64)
     tiles = [slice(start, start + _BLOCK) for start in range(0, len(z), _BLOCK)]
-    squares = torch.cat([(z[i].double() - centre).square().sum(1) for i in tiles])
+    squares = torch.cat([(z[i].double() - centre).square().sum(1) for i in tiles])[:, None]
     error = torch.finfo(torch.float64).eps * (z.shape[1] + 4) * float(squares.max())
+    one = torch.ones_like(squares[:_BLOCK])
     for first, i in enumerate(tiles):
         a = z[i].double() - centre
+        left = torch.cat([-2 * a, squares[i], one[: len(a)]], 1)
         for j in tiles[first:]:
             b = a if i == j else z[j].double() - centre
             if error < tolerance:
-                tile = torch.addmm(squares[j], a, b.T, alpha=-2.0)
-                tile.add_(squares[i, None]).clamp_(min=0.0)
+                # One product adds up all three terms, which saves two passes over the tile.
+                tile = (left @ torch.cat([b, one[: len(b)], squares[j]], 1).T).clamp_(min=0.0)
             else:
                 tile = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_()
             if i == j:
