@@ -5,7 +5,8 @@ from ibcore.data import Dataset, load
 from ibcore.ensemble import fit_ensemble
 from ibcore.hooks import ActivationTracker, GradientTracker
 from ibcore.interface import Estimator, MutualInformation
-from ibcore.plane import InformationPlane, PlaneRecorder, information_plane
+from ibcore.plane import InformationPlane
+from ibcore.recorder import PlaneRecorder, information_plane
 from ibcore.training import History, Snapshot, fit, snapshot_epochs
 
 __version__ = "0.1.0"

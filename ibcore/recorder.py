@@ -1,0 +1,172 @@
+"""From snapshots of a network to its information plane."""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ibcore.interface import Estimator, label_entropy
+from ibcore.plane import COLUMNS, KEYS, InformationPlane
+
+Estimators = Sequence[Estimator] | Mapping[str, Estimator | Mapping[str, Estimator]]
+
+
+class PlaneRecorder:
+    """Turns snapshots into rows of a plane as they come, so that no activations pile up.
+
+    Pass it as `on_snapshot` to `fit` or `fit_ensemble`, then take `plane()`.
+
+    Args:
+        y: labels of the samples, shape (n_samples,).
+        estimators: a list, or a mapping from a label to an estimator where two would have the same
+            name; the label then stands before the name. In place of an estimator a mapping may
+            hold another, from each layer's name to the estimator for it.
+        metadata: anything that JSON can hold, to be kept with the plane.
+        samples: indices of the samples to measure; None takes all.
+    Raises:
+        ValueError: no estimators, or samples that don't exist.
+    """
+
+    def __init__(
+        self,
+        y: Tensor,
+        estimators: Estimators,
+        metadata: Mapping[str, Any] | None = None,
+        samples: Tensor | None = None,
+    ) -> None:
+        pairs = estimators.items() if isinstance(estimators, Mapping) else enumerate(estimators)
+        self._estimators: dict[Any, Estimator | Mapping[str, Estimator]] = dict(pairs)
+        if not self._estimators:
+            raise ValueError("a plane needs at least one estimator")
+        self._samples = None if samples is None else _check_indices(samples, len(y))
+        self._size = len(y)
+        self._y = y if samples is None else y[samples.to(y.device)]
+        self._rows: list[dict[str, Any]] = []
+        self._layers: list[str] = []
+        self._metadata = dict(metadata or {})
+
+    def __call__(self, snapshot: Any) -> None:
+        """Take in one snapshot: (run, epoch, {layer: activations})."""
+        run, epoch, activations = snapshot
+        for layer, z in activations.items():
+            if layer not in self._layers:
+                self._layers.append(layer)
+            z = self._chosen(layer, z)
+            for label in self._estimators:
+                for row in _measure(self._estimator(label, layer), z, self._y):
+                    bound = row.pop("estimator")
+                    name = f"{label} {bound}" if isinstance(label, str) else bound
+                    self._rows.append(
+                        {"run": run, "epoch": epoch, "layer": layer, "estimator": name, **row}
+                    )
+
+    def _chosen(self, layer: str, z: Tensor) -> Tensor:
+        if self._samples is None:
+            return z
+        if len(z) != self._size:
+            raise ValueError(
+                f"layer {layer!r} has {len(z)} samples, but there are {self._size} labels"
+            )
+        return z[self._samples.to(z.device)]
+
+    def _estimator(self, label: Any, layer: str) -> Estimator:
+        found = self._estimators[label]
+        if not isinstance(found, Mapping):
+            return found
+        if layer not in found:
+            raise ValueError(f"{label!r} has no estimator for layer {layer!r}: it has {[*found]}")
+        return found[layer]
+
+    def plane(self) -> InformationPlane:
+        """Return the plane of what came so far.
+
+        Raises:
+            ValueError: two estimators gave rows of the same name, or there were no snapshots.
+        """
+        if not self._rows:
+            raise ValueError("no snapshots: give a tracker to fit(), or on_snapshot")
+        table = pd.DataFrame(self._rows, columns=COLUMNS)
+        if table.duplicated(KEYS).any():
+            twice = sorted(set(table.loc[table.duplicated(KEYS), "estimator"]))
+            raise ValueError(f"{twice} came twice: give the estimators as a mapping with labels")
+        packages = ("ibcore", "torch", "numpy")
+        return InformationPlane(
+            table,
+            {
+                "n_samples": len(self._y),
+                "label_entropy": label_entropy(self._y),
+                "layers": list(self._layers),
+                "estimators": [repr(e) for e in self._estimators.values()],
+                "versions": {p: version(p) for p in packages}
+                | {"python": platform.python_version()},
+                **self._metadata,
+            },
+        )
+
+
+def information_plane(
+    snapshots: Iterable[Any],
+    y: Tensor,
+    estimators: Estimators,
+    metadata: Mapping[str, Any] | None = None,
+    samples: Tensor | None = None,
+) -> InformationPlane:
+    """Return the plane of stored snapshots, such as `fit(...).snapshots`.
+
+    Args:
+        snapshots: (run, epoch, {layer: activations of shape (n_samples, ...)}).
+        y: labels of the samples, shape (n_samples,).
+        estimators: see `PlaneRecorder`.
+        metadata: kept with the plane.
+        samples: indices of the samples to measure; None takes all.
+    """
+    recorder = PlaneRecorder(y, estimators, metadata, samples)
+    for snapshot in snapshots:
+        recorder(snapshot)
+    return recorder.plane()
+
+
+def _check_indices(samples: Tensor, size: int) -> Tensor:
+    """Return samples, if they are whole numbers from 0 to size − 1."""
+    whole = not (samples.is_floating_point() or samples.is_complex() or samples.dtype == torch.bool)
+    if not (whole and samples.ndim == 1 and len(samples)):
+        raise ValueError(
+            "samples must be a list of indices, at least one; got "
+            f"{samples.dtype} of shape {tuple(samples.shape)}"
+        )
+    low, high = int(samples.min()), int(samples.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"samples must lie from 0 to {size - 1}, got {low} to {high}")
+    return samples
+
+
+def _measure(estimator: Estimator, z: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """Return a row a bound; activations that are not finite give NaN under each known name."""
+    if not bool(torch.isfinite(z).all()):
+        # The names are learned from the same labels with harmless values, all different, for no
+        # noise can be read off a constant.
+        finite = z[z.isfinite()].double()
+        low, high = (float(v) for v in finite.aminmax()) if len(finite) else (0.0, 0.0)
+        low, high = (low, high) if low < high else (0.0, 1.0)
+        named = estimator(torch.linspace(low, high, len(z), dtype=torch.float64), y)
+        return [
+            {"estimator": name, "i_xz": np.nan, "i_zy": np.nan, "finite": False,
+             "singleton_share": np.nan}
+            for name in named
+        ]  # fmt: skip
+    share = getattr(estimator, "singleton_share", lambda _: np.nan)(z)
+    return [
+        {
+            "estimator": name,
+            "i_xz": mi.i_xz,
+            "i_zy": mi.i_zy,
+            "finite": True,
+            "singleton_share": share,
+        }
+        for name, mi in estimator(z, y).items()
+    ]
