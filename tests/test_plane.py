@@ -457,3 +457,86 @@ def test_a_recorder_hands_out_a_plane_that_later_snapshots_leave_alone():
     assert early.layers == ["a"]
     assert early.table["i_xz"].tolist() == [2.0]
     assert recorder.plane().layers == ["a", "b"]
+
+
+# One run, the last epoch, violations by run
+
+
+def test_one_run_is_its_rows_and_nothing_else():
+    whole = information_plane(snapshots(), Y, [Pairwise()])
+    alone = information_plane(snapshots(runs=1), Y, [Pairwise()])
+    pd.testing.assert_frame_equal(whole.run(0).table, alone.table)
+    assert whole.run(0).layers == whole.layers
+    with pytest.raises(ValueError, match=r"no run 7.*\[0, 1\]"):
+        whole.run(7)
+
+
+def test_the_last_epoch_is_a_row_a_run_and_a_column_a_layer():
+    whole = information_plane(snapshots(), Y, [Pairwise()])
+    last = whole.last("BD")
+    assert list(last.index) == [0, 1]
+    for run in (0, 1):
+        for layer, z in activations(100 * run + 9, *LAYERS).items():
+            expected = Pairwise()(z, Y)["BD"]
+            assert last["i_xz"][layer][run] == pytest.approx(expected.i_xz)
+            assert last["i_zy"][layer][run] == pytest.approx(expected.i_zy)
+
+
+def test_violations_are_counted_for_each_run_beyond_a_margin():
+    quiet, broken = QUIET[0], [(1.0, 0.7), (1.5, 0.8), (1.54, 0.7)]
+    counts = plane([quiet, broken]).violations(margin=0.05).set_index("run")
+    assert counts["DPI, X"].tolist() == [0, 1]
+    assert counts["DPI, Y"].tolist() == [0, 1]
+    assert counts["of"].tolist() == [2, 2]
+    assert plane([broken]).violations(margin=0.01)["DPI, X"].tolist() == [2]
+
+
+# Layers and samples
+
+
+def test_each_layer_has_the_estimator_that_is_named_for_it():
+    z = activations(0, *LAYERS)
+    by_layer = {layer: Pairwise(10.0**-k) for k, layer in enumerate(LAYERS)}
+    found = information_plane([(0, 1, z)], Y, {"own": by_layer, "one": Pairwise(0.1)})
+    table = found.table.set_index(["layer", "estimator"])["i_xz"]
+    for layer, estimator in by_layer.items():
+        assert table[layer, "own BD"] == estimator(z[layer], Y)["BD"].i_xz
+        assert table[layer, "one BD"] == Pairwise(0.1)(z[layer], Y)["BD"].i_xz
+    assert "noise_variance=0.01" in found.metadata["estimators"][0]
+
+
+def test_a_layer_without_an_estimator_is_named_with_those_that_have_one():
+    with pytest.raises(ValueError, match=r"'own'.*'second'.*\['first'\]"):
+        information_plane(snapshots(), Y, {"own": {"first": Pairwise()}})
+
+
+def test_the_plane_of_some_samples_is_that_of_the_data_without_the_others():
+    index = torch.tensor([3, 0, 7, 8, 12, 5])
+    some = information_plane(snapshots(), Y, [Pairwise()], samples=index)
+    cut = [(r, e, {k: z[index] for k, z in found.items()}) for r, e, found in snapshots()]
+    alone = information_plane(cut, Y[index], [Pairwise()])
+    pd.testing.assert_frame_equal(some.table, alone.table)
+    assert some.ceiling == pytest.approx(math.log2(6))
+    assert some.metadata["label_entropy"] == alone.metadata["label_entropy"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (torch.tensor([0, N]), f"from 0 to {N - 1}, got 0 to {N}"),
+        (torch.tensor([-1, 2]), "got -1 to 2"),
+        (torch.tensor([], dtype=torch.int64), "at least one"),
+        (torch.tensor([0.0, 1.0]), "float32"),
+        (torch.ones(N, dtype=torch.bool), "bool"),
+        (torch.zeros(2, 2, dtype=torch.int64), r"\(2, 2\)"),
+    ],
+)
+def test_samples_that_are_no_indices_are_refused(samples, words):
+    with pytest.raises(ValueError, match=words):
+        PlaneRecorder(Y, [Pairwise()], samples=samples)
+
+
+def test_chosen_samples_of_a_representation_of_another_size_are_refused():
+    recorder = PlaneRecorder(Y, [Pairwise()], samples=torch.arange(4))
+    with pytest.raises(ValueError, match=r"'first' has 9 samples.*16 labels"):
+        recorder((0, 1, {"first": torch.randn(9, 2)}))
