@@ -92,8 +92,8 @@ def test_what_is_imported_is_required(folder, extras):
     assert imported - required <= {"ibcore", "pipeline"}
 
 
-def test_installed_files_hold_style_and_types():
-    for name in ("ib.mplstyle", "py.typed"):
+def test_installed_files_hold_style_types_and_hashes():
+    for name in ("ib.mplstyle", "py.typed", "sha256sums.txt"):
         assert (files("ibcore") / name).is_file()
 
 
