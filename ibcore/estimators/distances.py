@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 _BLOCK = 1024  # samples a tile: fewer than 1024² pairs give too little work for two threads
 
@@ -12,7 +13,8 @@ def squared_distances(z: Tensor, tolerance: float) -> Iterator[tuple[slice, slic
     """Yield ‖zᵢ − zⱼ‖² in float64, for the tiles on and above the diagonal.
 
     Each item is (rows i, rows j, squares of shape (len(i), len(j))); a sample's distance to itself
-    is exactly 0, and a tile may be changed in place. Memory: O(N + 1024 (d + 1024)).
+    is exactly 0, and a tile may be changed in place. Memory: O(N + 1024 (d + 1024)). A bar shows
+    the progress of what takes over five seconds.
 
     Args:
         z: representation, shape (n_samples, dim), finite.
@@ -24,7 +26,9 @@ def squared_distances(z: Tensor, tolerance: float) -> Iterator[tuple[slice, slic
     squares = torch.cat([(z[i].double() - centre).square().sum(1) for i in tiles])[:, None]
     error = torch.finfo(torch.float64).eps * (z.shape[1] + 4) * float(squares.max())
     one = torch.ones_like(squares[:_BLOCK])
-    for first, i in enumerate(tiles):
+    few = len(tiles) < 8  # no need for a bar, which costs a millisecond
+    rows = tqdm(tiles, "distances", unit="tiles", delay=5, leave=False, disable=few)
+    for first, i in enumerate(rows):
         a = z[i].double() - centre
         left = torch.cat([-2 * a, squares[i], one[: len(a)]], 1)
         for j in tiles[first:]:
