@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,12 @@ class GraphConvolutional(nn.Module):
                 self.add_module(f"{activation}{number}", _activation(activation))
         self._edges: tuple[Tensor, int, torch.dtype, int] | None = None
         self._normalised = torch.empty(0)
+        self.inputs = widths[0]
         _draw_weights(self, seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the graph: torch can't copy a sparse matrix."""
+        return {**self.__dict__, "_edges": None, "_normalised": torch.empty(0)}
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Return logits, shape (n_nodes, widths[-1]).
@@ -92,8 +98,9 @@ class GraphConvolutional(nn.Module):
             edge_index: edges from row 0 to row 1, shape (2, n_edges); an undirected edge is listed
                 in both directions.
         Raises:
-            ValueError: edges of another shape, or to nodes that don't exist.
+            ValueError: x or edges of another shape, or edges to nodes that don't exist.
         """
+        _check_shape("numbers of the nodes", x, "n_nodes", self.inputs)
         adjacency = self._adjacency(x, edge_index)
         for name, module in self.named_children():
             x = module(x, adjacency) if name.startswith("conv") else module(x)
@@ -107,9 +114,10 @@ class GraphConvolutional(nn.Module):
         known, version = self._edges, (edge_index._version, x.dtype, len(x))
         if known is None or known[0] is not edge_index or known[1:] != version:
             _check_edges(edge_index, len(x))
-            edges, weight = gcn_norm(edge_index, None, len(x), dtype=x.dtype)
-            with warnings.catch_warnings():
+            # Outside inference mode, as a matrix made in it could never be trained with.
+            with torch.inference_mode(False), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sparse")  # torch calls them beta
+                edges, weight = gcn_norm(edge_index, None, len(x), dtype=x.dtype)
                 self._normalised = to_torch_csr_tensor(edges.flip(0), weight, (len(x), len(x)))
             self._edges = (edge_index, *version)
         return self._normalised
@@ -153,7 +161,7 @@ class Recurrent(nn.Module):
         _check_widths([inputs, *hidden, classes], 3)
         if activation not in ("tanh", "relu"):
             raise ValueError(f"unknown activation {activation!r}: known are ['relu', 'tanh']")
-        for number, (before, units) in enumerate(pairwise([inputs, *hidden]), 1):
+        for number, (before, units) in enumerate(pairwise(map(int, [inputs, *hidden])), 1):
             layer = nn.RNN(before, units, nonlinearity=activation, batch_first=True)
             self.add_module(f"rnn{number}", layer)
             self.add_module(f"last{number}", LastStep())
@@ -169,10 +177,7 @@ class Recurrent(nn.Module):
         Raises:
             ValueError: x has another shape.
         """
-        if x.ndim != 3 or x.shape[2] != self.inputs:
-            raise ValueError(
-                f"sequences must have shape (n_samples, steps, {self.inputs}), got {tuple(x.shape)}"
-            )
+        _check_shape("sequences", x, "n_samples", "steps", self.inputs)
         for name, module in self.named_children():
             if name.startswith("rnn"):
                 x, _ = module(x)
@@ -218,8 +223,7 @@ class LeNet(nn.Sequential):
         Raises:
             ValueError: x is not of shape (n_samples, 1, 28, 28).
         """
-        if x.shape[1:] != (1, 28, 28):
-            raise ValueError(f"images must have shape (n_samples, 1, 28, 28), got {tuple(x.shape)}")
+        _check_shape("images", x, "n_samples", 1, 28, 28)
         logits: Tensor = super().forward(x)
         return logits
 
@@ -230,6 +234,16 @@ def _check_widths(widths: Sequence[int], least: int) -> None:
         raise ValueError(
             f"widths must be a list of {least} or more positive whole numbers, got {widths!r}"
         )
+
+
+def _check_shape(kind: str, x: Tensor, *shape: str | int) -> None:
+    """Raise ValueError where x has other dimensions than the numbers in `shape`; names are free."""
+    fits = x.ndim == len(shape) and all(
+        isinstance(want, str) or want == got for want, got in zip(shape, x.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{kind} must have shape ({wanted}), got {tuple(x.shape)}")
 
 
 def _check_edges(edge_index: Tensor, nodes: int) -> None:

@@ -1,5 +1,8 @@
 """Laws of the networks: the formula, the names, the weights."""
 
+import copy
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +188,27 @@ def test_another_graph_or_a_changed_one_is_noticed():
     torch.testing.assert_close(model(x, one), dense_graph_network(model, x, one))
 
 
+def test_a_copy_of_a_graph_network_that_was_used_is_the_same_function():
+    model, graph = GraphConvolutional([4, 6, 3], seed=0), random_graph(10, 30, 2)
+    x = torch.randn(10, 4)
+    assert torch.equal(model(x, graph), copy.deepcopy(model)(x, graph))
+
+
+def test_a_graph_network_that_was_looked_at_in_inference_mode_can_be_trained():
+    model, graph = GraphConvolutional([4, 6, 3], seed=0), random_graph(10, 30, 2)
+    with torch.inference_mode():
+        model(torch.randn(10, 4), graph)
+    model(torch.randn(10, 4), graph).square().sum().backward()
+    assert all(weight.grad.any() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4,), (5, 2, 4)])
+def test_nodes_of_another_shape_are_refused(shape):
+    edges = torch.tensor([[0, 1], [1, 0]])
+    with pytest.raises(ValueError, match=rf"\(n_nodes, 4\), got {re.escape(str(shape))}"):
+        GraphConvolutional([4, 2], seed=0)(torch.zeros(shape), edges)
+
+
 @pytest.mark.parametrize(
     ("edges", "words"),
     [
@@ -223,6 +247,10 @@ def test_a_recurrent_network_is_eq_1_9_written_out(activation):
     assert list(found) == ["last1", "last2"]
     for name, state in found.items():
         torch.testing.assert_close(state, expected[name], rtol=1e-12, atol=1e-12)
+
+
+def test_units_may_be_numpy_whole_numbers():
+    assert Recurrent(4, np.array([5, 6]), 3, seed=1)(torch.zeros(2, 6, 4)).shape == (2, 3)
 
 
 def test_the_order_of_the_letters_matters():

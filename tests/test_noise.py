@@ -274,6 +274,15 @@ def test_no_other_variance_is_more_likely(z):
     assert MaximumLikelihood()(z) == same(best_variance(z))
 
 
+def test_of_two_maxima_it_takes_the_higher():
+    """Ten pairs: one maximum at the distance within a pair, one at that between their places."""
+    tight, loose = clusters(20, 1, 0.1, 1.0), clusters(20, 1, 0.105, 1.0)
+    small, large = MaximumLikelihood()(tight), MaximumLikelihood()(loose)
+    assert small == same(best_variance(tight))
+    assert large == same(best_variance(loose))
+    assert large > 50 * small
+
+
 def test_two_samples_have_their_closed_form():
     """ln N(d; 0, σ² I) is highest at σ² = ‖d‖² / dim."""
     z = torch.tensor([[0.0, 0.0, 1.0], [2.0, 1.0, 1.0]])

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import ibcore
 from ibcore import InformationPlane, MutualInformation, PlaneRecorder, information_plane
 from ibcore.estimators import Binning, Pairwise
+from ibcore.estimators.noise import MaximumLikelihood, Percentile, Proportional
+from ibcore.plane import dpi_violations
 
 N, H_Y = 16, 1.0
 CEILING = math.log2(N)
@@ -257,6 +259,20 @@ def test_over_runs_the_gain_must_exceed_its_own_spread(gains, expected):
     assert flag(made, "DPI, X") == (expected, 1)
 
 
+@pytest.mark.parametrize(
+    ("gains", "margin", "expected"),
+    [
+        ([0.5], 0.4, True), ([0.5], 0.6, False), ([-0.5], 0.0, False), ([1e-10], 0.0, False),
+        ([1e-8], 0.0, True), ([0.4, 0.6], 0.4, True), ([0.4, 0.6], 0.6, False),
+        ([-0.4, 0.6], 0.0, False), ([-0.4, 0.6], 0.05, False),
+    ],
+)  # fmt: skip
+def test_a_gain_must_exceed_both_its_spread_and_the_margin(gains, margin, expected):
+    made = plane([[(2.0, 0.5), (2.0 + gain, 0.5)] for gain in gains])
+    found = dpi_violations(made.table, LAYERS[:2], "i_xz", margin)
+    assert found.tolist() == [[expected]]
+
+
 def test_every_epoch_is_judged_for_itself():
     tables = [
         plane([[(1.0, 0.5), (x, 0.4)]]).table.assign(epoch=e) for e, x in ((1, 2.0), (2, 0.5))
@@ -285,7 +301,14 @@ def test_the_share_of_singletons_is_that_of_the_bins():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("estimator", [Pairwise(), Binning(), Binning(width=0.1)], ids=str)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        Pairwise(), Binning(), Binning(width=0.1), Pairwise(Percentile()),
+        Pairwise(Proportional()), Pairwise(MaximumLikelihood()),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_activations_that_are_not_finite_give_flagged_rows(estimator, value):
     good = activations(0, *LAYERS)
     bad = {**good, "second": good["second"].clone()}
@@ -308,8 +331,9 @@ def test_bins_that_start_above_zero_flag_what_is_not_finite_too():
 
 def test_a_plane_of_a_dead_run_alone_is_flagged_through_and_through():
     dead = {layer: torch.full((N, 2), math.nan) for layer in LAYERS}
-    made = information_plane([(0, 1, dead)], Y, [Pairwise(), Binning()])
-    for name in ("BD", "KL", "binning"):
+    read = Pairwise(MaximumLikelihood())
+    made = information_plane([(0, 1, dead)], Y, {0: Pairwise(), 1: Binning(), "read": read})
+    for name in ("BD", "KL", "binning", "read BD", "read KL"):
         assert flag(made, "not finite", name) == (3, 3)
         assert flag(made, "DPI, X", name)[0] == 0
 
@@ -321,6 +345,20 @@ def test_the_noise_of_each_layer_alone_lets_scaling_turn_the_order_over():
     turned = information_plane([(0, 1, {"a": z, "b": 2.0 * z})], Y, [Pairwise(0.1)])
     assert flag(fair, "DPI, X", "KL") == (0, 1)
     assert flag(turned, "DPI, X", "KL") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "policy", [Proportional(), Percentile(power=2), MaximumLikelihood()], ids=str
+)
+def test_under_a_scale_free_policy_a_rescaled_layer_has_the_same_plane(policy):
+    def table(factor):
+        scaled = [
+            (run, epoch, {**found, "second": factor * found["second"].double()})
+            for run, epoch, found in snapshots()
+        ]
+        return information_plane(scaled, Y, [Pairwise(policy)]).table
+
+    pd.testing.assert_frame_equal(table(100.0), table(1.0), atol=1e-4, rtol=0)
 
 
 # Files
