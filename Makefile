@@ -30,7 +30,7 @@ study: $(READY) ## environment, all notebooks in the smoke profile, book
 	$(SNAKEMAKE) --config profile=smoke
 	@echo "The book: file://$(CURDIR)/$(call PAGE,smoke)"
 
-thesis: $(READY) ## the published settings (about an hour); renews the record in book/
+thesis: $(READY) ## the published settings (one to two hours on two cores); renews the record in book/
 	$(SNAKEMAKE) record all --config profile=thesis
 	@echo "The record: book/notebooks, book/figures.md. The book: file://$(CURDIR)/$(call PAGE,thesis)"
 

@@ -16,7 +16,9 @@ BUILD = f"build/{PROFILE}"
 PYTHON = sys.executable
 JUPYTER_BOOK = str(Path(sys.executable).with_name("jupyter-book"))
 SOURCES = sorted(Path("notebooks").glob("*.ipynb"))
-PACKAGE = sorted(map(str, [*Path("ibcore").rglob("*.py"), *Path("ibcore").glob("*.mplstyle")]))
+PACKAGE = sorted(
+    str(path) for path in Path("ibcore").rglob("*") if path.suffix in {".py", ".mplstyle", ".txt"}
+)
 PAGES = sorted(
     str(page)
     for page in Path("book").rglob("*")
