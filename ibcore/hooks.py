@@ -171,6 +171,48 @@ class ActivationTracker(_Hooked):
         }
 
 
+class Intervention(_Hooked):
+    """Changes what chosen layers put out, while the `with` block lasts.
+
+    The layers behind see the changed values: noise or quantisation becomes part of the network, so
+    that its layers form a Markov chain. A tracker that is entered before records a layer's output
+    as it was, one that is entered after records it changed.
+
+    Args:
+        model: any `nn.Module`.
+        change: takes a layer's output, a tensor, and returns a tensor of the same shape.
+        layers: see `select_layers`.
+    Raises:
+        ValueError: a layer that the model doesn't have, or a change of shape.
+        TypeError: a layer puts out something else than a tensor.
+        RuntimeError: the intervention is entered a second time.
+    """
+
+    def __init__(
+        self, model: nn.Module, change: Callable[[Tensor], Tensor], layers: Layers = None
+    ) -> None:
+        self.layers = select_layers(model, layers)
+        self._change = change
+
+    def _attach(self) -> Iterator[RemovableHandle]:
+        for name, module in self.layers.items():
+            yield module.register_forward_hook(self._apply(name))
+
+    def _apply(self, name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise TypeError(f"layer {name!r} puts out a {type(output).__name__}, no tensor")
+            changed = self._change(output)
+            if changed.shape != output.shape:
+                raise ValueError(
+                    f"the change of layer {name!r} must keep the shape {tuple(output.shape)}, "
+                    f"got {tuple(changed.shape)}"
+                )
+            return changed
+
+        return hook
+
+
 class RunningMoments:
     """Mean and variance of a stream of tensors in one pass, element by element.
 

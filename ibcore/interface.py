@@ -1,5 +1,9 @@
 """What estimators share: their result, their protocol, and the checks on their input."""
 
+import inspect
+import math
+import zlib
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,8 +17,18 @@ class MutualInformation(NamedTuple):
     i_zy: float
 
 
+class Estimate(NamedTuple):
+    """Mutual information of two samples in bits, and its standard or numerical error in bits."""
+
+    bits: float
+    error: float
+
+
 class Estimator(Protocol):
-    """Anything that maps a representation and its labels to named estimates in bits."""
+    """Anything that maps a representation and its labels to named estimates in bits.
+
+    One that needs the inputs of the network takes them as x, shape (n_samples, ...), too.
+    """
 
     def __call__(self, z: Tensor, y: Tensor) -> dict[str, MutualInformation]:
         """Return one `MutualInformation` for each bound or variant, by its name.
@@ -45,6 +59,56 @@ def label_entropy(y: Tensor) -> float:
     return entropy(torch.unique(y, return_counts=True)[1])
 
 
+def plug_in(code: Tensor, y: Tensor) -> MutualInformation:
+    """Return I(X;T) = H(T) and I(T;Y) = H(T) + H(Y) − H(T,Y) of a discrete T, in bits.
+
+    Every sample counts as its own x, so that T is a function of X.
+
+    Args:
+        code: the value of T as a number from 0, shape (n_samples,), int64.
+        y: labels, shape (n_samples,), any integer dtype.
+    Source: Cover & Thomas (2006), eq. 2.43-2.45 [cover2006elements].
+    """
+    y = torch.unique(y, return_inverse=True)[1]
+    h_t, h_y = entropy(torch.bincount(code)), entropy(torch.bincount(y))
+    return MutualInformation(h_t, h_t + h_y - entropy(torch.bincount(code * (y.max() + 1) + y)))
+
+
+def apply(
+    estimator: Callable[..., dict[str, MutualInformation]], z: Tensor, y: Tensor, x: Tensor | None
+) -> dict[str, MutualInformation]:
+    """Return an estimator's estimates, and give it the inputs x if it takes them."""
+    if x is None or "x" not in inspect.signature(estimator).parameters:
+        return estimator(z, y)
+    return estimator(z, y, x=x)
+
+
+def check_inputs(x: Tensor | None, estimator: object) -> Tensor:
+    """Return x; ValueError where an estimator that needs the network's inputs was given none."""
+    if x is None:
+        raise ValueError(
+            f"{type(estimator).__name__} needs the network's inputs: estimator(z, y, x=ds.x), or "
+            "PlaneRecorder(..., x=ds.x)"
+        )
+    return x
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """Return a generator of random numbers whose stream is that of no other purpose.
+
+    Data that were drawn from torch's generator with the same seed would otherwise be the very
+    numbers that an estimator draws as noise.
+    """
+    return torch.Generator().manual_seed(zlib.crc32(purpose.encode()) * 2**20 + seed)
+
+
+def check_variance(value: float, source: str = "") -> float:
+    """Return the variance of a noise; ValueError where it is no positive number."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"noise_variance must be positive, got {value}{source}")
+    return value
+
+
 def check_samples(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return z as a matrix (n_samples, dim) and y as int64 on the same device.
 
@@ -65,6 +129,23 @@ def check_samples(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if (y == y[0]).all():
         raise ValueError(f"all {len(y)} labels are {int(y[0])}: I(Z;Y) needs two classes")
     return z, y.to(z.device, torch.int64)
+
+
+def check_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two representations of the same samples as matrices (n_samples, dim) on one device.
+
+    Args:
+        a: shape (n_samples, ...), any float dtype, finite.
+        b: shape (n_samples, ...), any float dtype, finite.
+    Raises:
+        ValueError: a shape, a dtype or a value that no estimate can be made from.
+    """
+    if not a.shape[:1] == b.shape[:1]:
+        raise ValueError(
+            "two representations must hold the same samples, got shapes "
+            f"{tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    return check_representation(a), check_representation(b).to(a.device)
 
 
 def check_representation(z: Tensor) -> Tensor:

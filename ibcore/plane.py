@@ -110,7 +110,8 @@ class InformationPlane:
     def flags(self) -> pd.DataFrame:
         """Return how often each warning holds: estimator, flag, count, of, share.
 
-        "saturated": I(X;T) within 1 % of log₂ N. "above H(Y)": I(T;Y) > H(Y). "negative": either
+        "saturated": I(X;T) within 1 % of log₂ N, or of the estimator's own ceiling, such as
+        InfoNCE's log₂ of the batch. "above H(Y)": I(T;Y) > H(Y). "negative": either
         below zero. "not finite": NaN or infinite activations. "singletons": bins with one sample
         (mean share). "DPI, X" and "DPI, Y": the next layer has more information, by more than the
         spread over runs. "lower > upper": BD above KL.
@@ -127,8 +128,9 @@ class InformationPlane:
 
     def _flags(self, estimator: str) -> list[tuple[str, str, int, int]]:
         rows, h_y = self.select(estimator), self.metadata["label_entropy"]
+        ceiling = min(self.ceiling, self.metadata.get("ceilings", {}).get(estimator, np.inf))
         held = {
-            "saturated": rows["i_xz"] >= 0.99 * self.ceiling,
+            "saturated": rows["i_xz"] >= 0.99 * ceiling,
             "above H(Y)": rows["i_zy"] > h_y + _ROUNDING,
             "negative": rows[["i_xz", "i_zy"]].min(axis=1) < -_ROUNDING,
             "not finite": ~rows["finite"],

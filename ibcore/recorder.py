@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ibcore.interface import Estimator, label_entropy
+from ibcore.interface import Estimator, apply, label_entropy
 from ibcore.plane import COLUMNS, KEYS, InformationPlane
 
 Estimators = Sequence[Estimator] | Mapping[str, Estimator | Mapping[str, Estimator]]
@@ -28,6 +28,7 @@ class PlaneRecorder:
             hold another, from each layer's name to the estimator for it.
         metadata: anything that JSON can hold, to be kept with the plane.
         samples: indices of the samples to measure; None takes all.
+        x: inputs of the network, shape (n_samples, ...), for estimators that take them.
     Raises:
         ValueError: no estimators, or samples that don't exist.
     """
@@ -38,6 +39,7 @@ class PlaneRecorder:
         estimators: Estimators,
         metadata: Mapping[str, Any] | None = None,
         samples: Tensor | None = None,
+        x: Tensor | None = None,
     ) -> None:
         pairs = estimators.items() if isinstance(estimators, Mapping) else enumerate(estimators)
         self._estimators: dict[Any, Estimator | Mapping[str, Estimator]] = dict(pairs)
@@ -46,8 +48,10 @@ class PlaneRecorder:
         self._samples = None if samples is None else _check_indices(samples, len(y))
         self._size = len(y)
         self._y = y if samples is None else y[samples.to(y.device)]
+        self._x = None if x is None else self._chosen("x", x)
         self._rows: list[dict[str, Any]] = []
         self._layers: list[str] = []
+        self._ceilings: dict[str, float] = {}
         self._metadata = dict(metadata or {})
 
     def __call__(self, snapshot: Any) -> None:
@@ -58,20 +62,21 @@ class PlaneRecorder:
                 self._layers.append(layer)
             z = self._chosen(layer, z)
             for label in self._estimators:
-                for row in _measure(self._estimator(label, layer), z, self._y):
+                estimator = self._estimator(label, layer)
+                for row in _measure(estimator, z, self._y, self._x):
                     bound = row.pop("estimator")
                     name = f"{label} {bound}" if isinstance(label, str) else bound
+                    if hasattr(estimator, "ceiling"):
+                        self._ceilings[name] = estimator.ceiling(len(self._y))
                     self._rows.append(
                         {"run": run, "epoch": epoch, "layer": layer, "estimator": name, **row}
                     )
 
-    def _chosen(self, layer: str, z: Tensor) -> Tensor:
+    def _chosen(self, name: str, z: Tensor) -> Tensor:
         if self._samples is None:
             return z
         if len(z) != self._size:
-            raise ValueError(
-                f"layer {layer!r} has {len(z)} samples, but there are {self._size} labels"
-            )
+            raise ValueError(f"{name!r} has {len(z)} samples, but there are {self._size} labels")
         return z[self._samples.to(z.device)]
 
     def _estimator(self, label: Any, layer: str) -> Estimator:
@@ -102,6 +107,7 @@ class PlaneRecorder:
                 "label_entropy": label_entropy(self._y),
                 "layers": list(self._layers),
                 "estimators": [repr(e) for e in self._estimators.values()],
+                "ceilings": self._ceilings,
                 "versions": {p: version(p) for p in packages}
                 | {"python": platform.python_version()},
                 **self._metadata,
@@ -115,6 +121,7 @@ def information_plane(
     estimators: Estimators,
     metadata: Mapping[str, Any] | None = None,
     samples: Tensor | None = None,
+    x: Tensor | None = None,
 ) -> InformationPlane:
     """Return the plane of stored snapshots, such as `fit(...).snapshots`.
 
@@ -124,8 +131,9 @@ def information_plane(
         estimators: see `PlaneRecorder`.
         metadata: kept with the plane.
         samples: indices of the samples to measure; None takes all.
+        x: inputs of the network, for estimators that take them.
     """
-    recorder = PlaneRecorder(y, estimators, metadata, samples)
+    recorder = PlaneRecorder(y, estimators, metadata, samples, x)
     for snapshot in snapshots:
         recorder(snapshot)
     return recorder.plane()
@@ -145,7 +153,7 @@ def _check_indices(samples: Tensor, size: int) -> Tensor:
     return samples
 
 
-def _measure(estimator: Estimator, z: Tensor, y: Tensor) -> list[dict[str, Any]]:
+def _measure(estimator: Estimator, z: Tensor, y: Tensor, x: Tensor | None) -> list[dict[str, Any]]:
     """Return a row a bound; activations that are not finite give NaN under each known name."""
     if not bool(torch.isfinite(z).all()):
         # The names are learned from the same labels with harmless values, all different, for no
@@ -153,7 +161,7 @@ def _measure(estimator: Estimator, z: Tensor, y: Tensor) -> list[dict[str, Any]]
         finite = z[z.isfinite()].double()
         low, high = (float(v) for v in finite.aminmax()) if len(finite) else (0.0, 0.0)
         low, high = (low, high) if low < high else (0.0, 1.0)
-        named = estimator(torch.linspace(low, high, len(z), dtype=torch.float64), y)
+        named = apply(estimator, torch.linspace(low, high, len(z), dtype=torch.float64), y, x)
         return [
             {"estimator": name, "i_xz": np.nan, "i_zy": np.nan, "finite": False,
              "singleton_share": np.nan}
@@ -168,5 +176,5 @@ def _measure(estimator: Estimator, z: Tensor, y: Tensor) -> list[dict[str, Any]]
             "finite": True,
             "singleton_share": share,
         }
-        for name, mi in estimator(z, y).items()
+        for name, mi in apply(estimator, z, y, x).items()
     ]

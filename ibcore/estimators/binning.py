@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ibcore.interface import MutualInformation, check_samples, entropy
+from ibcore.interface import MutualInformation, check_samples, plug_in
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,7 @@ class Binning:
             ValueError: values outside [low, high]; or see `check_samples`.
         """
         z, y = check_samples(z, y)
-        code, y = self._codes(z), torch.unique(y, return_inverse=True)[1]
-        h_t = entropy(torch.bincount(code))
-        joint = torch.bincount(code * (y.max() + 1) + y)
-        h_ty, h_y = entropy(joint), entropy(torch.bincount(y))
-        return {"binning": MutualInformation(h_t, h_t + h_y - h_ty)}
+        return {"binning": plug_in(self._codes(z), y)}
 
     def singleton_share(self, z: Tensor) -> float:
         """Return the share of occupied bins that hold one sample; near 1 the estimate is log₂ N."""

@@ -2,10 +2,11 @@
 
 A policy takes the place of a number in `Pairwise(noise_variance=...)`. Constant noise needs no
 policy, and noise for each layer is a mapping from layers to estimators, see `PlaneRecorder`.
+`Noisy` adds noise in front of an estimator that has none of its own.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,14 @@ import torch
 from torch import Tensor
 
 from ibcore.estimators.distances import squared_distances
-from ibcore.interface import check_representation
+from ibcore.interface import (
+    Estimator,
+    MutualInformation,
+    apply,
+    check_representation,
+    check_variance,
+    stream,
+)
 
 _TOLERANCE = 1e-10  # of a squared distance, as a share of the total variance
 _SMALL = 1e4  # a square that matters and is fewer tolerances than this is computed again, exactly
@@ -155,6 +163,55 @@ class MaximumLikelihood:
             else:
                 high = middle
         return math.sqrt(low * high)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """An estimator of the noisy representation T = Z + ε, ε ~ N(0, σ² I), one draw a sample.
+
+    It gives estimators that see only samples the noise that `Pairwise` and `MonteCarlo` assume, so
+    that all of them estimate the same quantity.
+
+    Args:
+        estimator: takes T in the place of the representation.
+        noise_variance: σ², in the squared unit of z; or a policy that reads it off each
+            representation.
+        seed: of the noise.
+    Raises:
+        ValueError: σ² is not a positive number, as given or as a policy returns it.
+    """
+
+    estimator: Estimator
+    noise_variance: float | Callable[[Tensor], float] = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not callable(self.noise_variance):
+            check_variance(self.noise_variance)
+
+    def __call__(
+        self, z: Tensor, y: Tensor, x: Tensor | None = None
+    ) -> dict[str, MutualInformation]:
+        """Return the estimator's estimates for T, under its names, in bits.
+
+        Args:
+            z: representation, shape (n_samples, ...), any float dtype.
+            y: labels, shape (n_samples,), any integer dtype.
+            x: inputs of the network, for an estimator that takes them.
+        Raises:
+            ValueError: what the estimator or the policy raises.
+        """
+        z = check_representation(z).double()
+        chosen = self.noise_variance
+        variance = check_variance(chosen(z), f" from {chosen}") if callable(chosen) else chosen
+        generator = stream(self.seed, "Noisy")
+        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
+        return apply(self.estimator, z + math.sqrt(variance) * noise, y, x)
+
+    def ceiling(self, n_samples: int) -> float:
+        """Return what no estimate of I(X;T) from so many samples can pass, in bits."""
+        found: float = getattr(self.estimator, "ceiling", math.log2)(n_samples)
+        return found
 
 
 def distance_histogram(z: Tensor, bins: int = 100, power: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """Bounds from pairwise distances: Bhattacharyya below, Kullback-Leibler above."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ibcore.estimators.distances import squared_distances
-from ibcore.interface import MutualInformation, check_samples
+from ibcore.interface import MutualInformation, check_samples, check_variance
 
 _TOLERANCE = 1e-6  # nats: the rounding error of an exponent that we accept
 
@@ -37,7 +36,7 @@ class Pairwise:
 
     def __post_init__(self) -> None:
         if not callable(self.noise_variance):
-            _check_variance(self.noise_variance)
+            check_variance(self.noise_variance)
 
     def __call__(self, z: Tensor, y: Tensor) -> dict[str, MutualInformation]:
         """Return the estimates "BD" (I(X;T) from below) and "KL" (from above) in bits.
@@ -51,16 +50,10 @@ class Pairwise:
         z, y = check_samples(z, y)
         y = torch.unique(y, return_inverse=True)[1]
         chosen = self.noise_variance
-        variance = _check_variance(chosen(z), f" from {chosen}") if callable(chosen) else chosen
+        variance = check_variance(chosen(z), f" from {chosen}") if callable(chosen) else chosen
         sums = _kernel_sums(z, y, variance)
         size = torch.bincount(y)[y].double()
         return {name: _information(s, y, size) for name, s in zip(("BD", "KL"), sums, strict=True)}
-
-
-def _check_variance(value: float, source: str = "") -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"noise_variance must be positive, got {value}{source}")
-    return value
 
 
 def _information(sums: Tensor, y: Tensor, size: Tensor) -> MutualInformation:

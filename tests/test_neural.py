@@ -1,0 +1,193 @@
+import math
+
+import pytest
+import torch
+
+from ibcore import laws
+from ibcore.estimators import DivergedError, InfoNCE, Mine, Nwj, Smile
+from ibcore.estimators import neural as module
+from ibcore.estimators.critic import Critic, Folds, components
+
+BOUNDS = [Mine, Nwj, InfoNCE, Smile]
+QUICK = {"steps": 300}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_gaussian_is_found(bound):
+    law = laws.gaussian(2, 0.7)
+    found = bound(**QUICK).between(*law.sample(2000, 0))
+    assert found.bits == pytest.approx(law.bits, abs=0.12)  # 3 errors, and the bound's slack
+    assert 0 < found.error < 0.05
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_independence_holds_nothing(bound):
+    found = bound(**QUICK).between(*laws.independent(4, 3).sample(1000, 0))
+    assert 0 <= found.bits < 0.02
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_network_finds_what_correlations_do_not_show(bound):
+    a = torch.rand(3000, 1, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    b = a.abs() + 0.1 * torch.randn(3000, 1, generator=torch.Generator().manual_seed(1))
+    assert bound(steps=1000).between(a, b).bits > 0.7
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_fair_coin_is_one_bit(bound):
+    y = torch.arange(1000) % 2
+    z = 4.0 * y[:, None] + torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    found = bound(**QUICK)(z, y, x=z)[bound.name]
+    assert found.i_zy == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("bound", [Mine, InfoNCE])
+def test_monotone_maps_and_units_change_nothing(bound):
+    a, b = laws.student(2, 0.5, 2).sample(600, 0)
+    before = bound(steps=100).between(a, b)
+    after = bound(steps=100).between(a.asinh() * 1000, b.atan())
+    assert after == pytest.approx(before, abs=1e-6)
+
+
+def test_seeds_reproduce_and_differ():
+    pair = laws.gaussian(3, 0.5).sample(500, 0)
+    assert InfoNCE(**QUICK).between(*pair) == InfoNCE(**QUICK).between(*pair)
+    assert InfoNCE(**QUICK).between(*pair) != InfoNCE(**QUICK, seed=1).between(*pair)
+
+
+def test_the_global_generator_is_left_alone():
+    wide = torch.randn(200, 1100, generator=torch.Generator().manual_seed(0))
+    state = torch.get_rng_state()
+    InfoNCE(steps=2).between(wide, wide[:, :2])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_one_batched_run_agrees_with_single_ones(bound):
+    pairs = [laws.gaussian(d, 0.8).sample(1000, d) for d in (1, 3)]
+    for found, pair in zip(bound(**QUICK).many(pairs), pairs, strict=True):
+        alone = bound(**QUICK).between(*pair)
+        assert found.bits == pytest.approx(alone.bits, abs=3 * alone.error)
+
+
+def test_infonce_cannot_pass_its_ceiling():
+    a = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    estimator = InfoNCE(**QUICK)
+    assert estimator.ceiling(400) == pytest.approx(math.log2(100))
+    assert 5 < estimator.between(a, a).bits <= math.log2(100)
+
+
+def test_the_error_covers_the_spread_over_samples():
+    law = laws.gaussian(1, 0.75)
+    found = [InfoNCE(**QUICK).between(*law.sample(500, s)) for s in range(12)]
+    bits = torch.tensor([f.bits for f in found])
+    error = sum(f.error for f in found) / len(found)
+    assert 0.5 * error < bits.std() < 2 * error
+
+
+def terms(bound, t):
+    return bound()._terms(t).mean(1)
+
+
+def test_the_terms_are_the_formulas():
+    t = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    off = ~torch.eye(20, dtype=torch.bool)
+    joint = t.diagonal(dim1=1, dim2=2).mean(1)
+    partition = torch.stack([m[off].exp().mean().log() for m in t])
+    clipped = torch.stack([m[off].clamp(-5, 5).exp().mean().log() for m in t])
+    assert torch.allclose(terms(Mine, t), joint - partition)
+    assert torch.allclose(terms(Nwj, t), 1 + joint - partition.exp())
+    assert torch.allclose(terms(Smile, t), joint - clipped)
+    contrast = t.diagonal(dim1=1, dim2=2) - t.exp().mean(2).log()
+    assert torch.allclose(terms(InfoNCE, t), contrast.mean(1))
+
+
+def test_mine_takes_the_moving_average_as_its_denominator():
+    t = torch.randn(1, 10, 10, dtype=torch.float64, requires_grad=True)
+    first, state = Mine()._loss(t, None)
+    assert torch.allclose(torch.autograd.grad(first.sum(), t)[0].sum(), torch.tensor(0.0).double())
+    loss, _ = Mine()._loss(t, state + 1.0)
+    # A denominator e times as large, nine tenths of it kept.
+    share = torch.autograd.grad(loss.sum(), t)[0].sum() + 1
+    assert float(share) == pytest.approx(1 / (0.9 * math.e + 0.1), abs=1e-9)
+
+
+def test_the_critic_starts_at_the_gaussian_density_ratio():
+    pair = laws.gaussian(1, 0.6).sample(4000, 0)
+    a, b = (components(s) for s in pair)
+    generator = torch.Generator().manual_seed(0)
+    data = Folds([(a, b)], 2, generator)
+    critic = Critic(torch.full((2, 1), 0.6, dtype=torch.float64), 1, 1, generator)
+    t = critic(data.train[0], data.train[1]).detach()
+    u, v = data.train[0][0, :, 0], data.train[1][0, :, 0]
+    r = 0.6
+    expected = (r * u * v - r * r * (u * u + v * v) / 2) / (1 - r * r) - math.log(1 - r * r) / 2
+    assert torch.allclose(t[0].diagonal(), expected)
+
+
+def test_samples_of_a_fold_are_neither_trained_on_nor_validated_with():
+    a = torch.arange(100.0).double()[:, None]
+    data = Folds([(a, a)], 4, torch.Generator().manual_seed(0))
+    for k in range(4):
+        parts = [set(part[0][k, :, 0].abs().round(decimals=6).tolist()) for part in
+                 (data.train, data.validation, data._held_out)]  # fmt: skip
+        assert len(parts[0]) + len(parts[1]) <= 75
+        values = [data.train[0][k, :, 0], data.validation[0][k, :, 0], data._held_out[0][k, :, 0]]
+        assert len(torch.cat(values).unique()) == sum(len(v) for v in values)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_sparse_wide_inputs_give_a_finite_value(bound):
+    generator = torch.Generator().manual_seed(0)
+    words = (torch.rand(300, 1433, generator=generator) < 0.01).float()
+    z = torch.relu(words @ torch.randn(1433, 50, generator=generator))
+    y = (z[:, 0] > z[:, 1]).long()
+    found = bound(**QUICK)(z, y, x=words)[bound.name]
+    assert all(math.isfinite(v) and v >= 0 for v in found)
+    assert math.isfinite(bound(**QUICK).between(words, z).error)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_ties_and_constants(bound):
+    ties = torch.randint(0, 3, (400, 2), generator=torch.Generator().manual_seed(0)).float()
+    assert bound(**QUICK).between(ties, ties[:, :1]).bits > 1.0
+    assert bound(**QUICK).between(ties, torch.ones(400, 3)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [(lambda: Mine(folds=1), "folds=1"),
+     (lambda: Mine(batch_size=1), "batch_size=1"),
+     (lambda: Mine(steps=0), "steps=0"),
+     (lambda: Mine().between(torch.randn(39, 2), torch.randn(39, 2)), "40 samples .* got 39"),
+     (lambda: Mine().between(torch.randn(50, 2), torch.randn(60, 2)), "same samples"),
+     (lambda: Mine().between(torch.full((50, 2), math.nan), torch.randn(50, 2)), "NaN"),
+     (lambda: Mine().many([(torch.randn(n, 1),) * 2 for n in (50, 60)]), r"\[50, 60\]"),
+     (lambda: InfoNCE()(torch.randn(50, 2), torch.arange(50) % 2), "InfoNCE needs the network"),
+     (lambda: Nwj()(torch.randn(50, 2), torch.zeros(50).long(), torch.randn(50, 2)),
+      "two classes")],
+)  # fmt: skip
+def test_bad_input_is_named(work, message):
+    with pytest.raises(ValueError, match=message):
+        work()
+
+
+def test_fewer_samples_than_a_batch_are_taken_whole():
+    found = InfoNCE(batch_size=4096, **QUICK).between(*laws.gaussian(1, 0.9).sample(200, 0))
+    assert found.bits == pytest.approx(laws.gaussian(1, 0.9).bits, abs=0.4)
+
+
+def test_a_critic_without_a_finite_value_is_a_named_error(monkeypatch):
+    monkeypatch.setattr(
+        module.Mine, "_terms", lambda self, t: torch.full(t.shape[:2], math.nan).double()
+    )
+    with pytest.raises(DivergedError, match="Mine has no finite value"):
+        Mine(steps=1).between(*laws.gaussian(1, 0.5).sample(100, 0))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_gpu_agrees(bound):
+    a, b = laws.gaussian(2, 0.7).sample(500, 0)
+    found = bound(**QUICK).between(a.cuda(), b.cuda())
+    assert found.bits == pytest.approx(bound(**QUICK).between(a, b).bits, abs=1e-3)
