@@ -3,6 +3,7 @@
 from ibcore.estimators import noise
 from ibcore.estimators.binning import Binning
 from ibcore.estimators.exact import Exact, MonteCarlo, quantise
+from ibcore.estimators.ksg import Ksg
 from ibcore.estimators.neural import DivergedError, InfoNCE, Mine, Nwj, Smile
 from ibcore.estimators.noise import Noisy
 from ibcore.estimators.pairwise import Pairwise
@@ -13,6 +14,7 @@ __all__ = [
     "DivergedError",
     "Exact",
     "InfoNCE",
+    "Ksg",
     "Mine",
     "MonteCarlo",
     "Noisy",

@@ -81,7 +81,7 @@ def components(a: Tensor) -> Tensor:
     Information does not change under monotone maps of a coordinate or rotations, but for ties and
     for the directions that are left out: more than 64, or a tenth of the samples.
     """
-    scores = _normal_scores(a)
+    scores = normal_scores(a)
     values, vectors = _principal(scores)
     count = min(_COMPONENTS, len(a) // 10)
     kept = values[:count] > 1e-6 * values[0].clamp(min=1e-6)
@@ -101,7 +101,7 @@ def _principal(scores: Tensor) -> tuple[Tensor, Tensor]:
     return values.square() / n, vectors
 
 
-def _normal_scores(a: Tensor) -> Tensor:
+def normal_scores(a: Tensor) -> Tensor:
     """Return each column's quantiles of the normal distribution by rank; ties share their rank."""
     scores = torch.empty(a.shape, dtype=torch.float64, device=a.device)
     for number, column in enumerate(a.unbind(1)):
