@@ -48,7 +48,13 @@ def information_plane(
             axis.set_xlabel("I(X;T) in bits")
         for axis in axes[::columns]:
             axis.set_ylabel("I(T;Y) in bits")
-        figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label="epoch", pad=0.015)
+        figure.colorbar(
+            ScalarMappable(norm, "viridis"),
+            ax=axes,
+            label="epoch",
+            pad=0.015,
+            aspect=20 * -(-len(panels) // columns),
+        )
         _finish(figure, note)
     return figure
 

@@ -132,22 +132,23 @@ def _radii(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _within(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Return how many points lie closer than the radius, or at 0 where that is 0; with oneself."""
-    inside = np.nextafter(radius, 0)
+    inside = _inside(radius, np.abs(points).max())
     if points.shape[1] == 1:
         line, point = np.sort(points[:, 0]), points[:, 0]
-        # The sum of a point and its radius may be rounded past the very neighbour it leads to.
-        inside = np.maximum(radius * (1 - 1e-10) - 1e-15 * np.abs(line).max(), 0)
-        return np.searchsorted(line, point + inside, "right") - np.searchsorted(
-            line, point - inside, "left"
-        )
+        high, low = np.searchsorted(line, point + inside, "right"), point - inside
+        found: np.ndarray = high - np.searchsorted(line, low, "left")
+        return found
     if points.shape[1] <= _TREE:
-        counts: np.ndarray = cKDTree(points).query_ball_point(
-            points, inside, p=np.inf, return_length=True
-        )
-        return counts
+        found = cKDTree(points).query_ball_point(points, inside, p=np.inf, return_length=True)
+        return found
     parts = np.split(inside, range(_BLOCK, len(points), _BLOCK))
     tiles = zip(_tiles(points), parts, strict=True)
     return np.concatenate([(tile.numpy() <= r[:, None]).sum(1) for tile, r in tiles])
+
+
+def _inside(radius: np.ndarray, largest: float) -> np.ndarray:
+    """Return what is closer than a radius by more than rounding: ranks lie on a symmetric grid."""
+    return np.maximum(radius * (1 - 1e-10) - 1e-15 * largest, 0)
 
 
 def _tiles(points: np.ndarray) -> Iterator[Tensor]:
@@ -169,8 +170,10 @@ def _tile_counts(sides: list[np.ndarray], k: int) -> tuple[np.ndarray, ...]:
     for a, b in zip(_tiles(sides[0]), _tiles(sides[1]), strict=True):
         both = torch.maximum(a, b)
         radius = both.kthvalue(k + 1, 1, keepdim=True).values
-        inside = torch.nextafter(radius, torch.zeros_like(radius))
-        copies = (both <= 0).sum(1)
-        own = torch.where(radius[:, 0] > 0, k, copies)
-        found.append(torch.stack([own, (a <= inside).sum(1), (b <= inside).sum(1)]))
+        near_a, near_b = (
+            tile <= torch.from_numpy(_inside(radius.numpy(), np.abs(side).max()))
+            for tile, side in zip((a, b), sides, strict=True)
+        )
+        own = torch.where(radius[:, 0] > 0, k, (both <= 0).sum(1))
+        found.append(torch.stack([own, near_a.sum(1), near_b.sum(1)]))
     return tuple(torch.cat(found, 1).numpy())

@@ -161,7 +161,7 @@ def _probed_traces(kernel: Tensor, alpha: float, seed: int) -> Tensor:
     start = torch.randn(n, _BLOCK, generator=generator, dtype=torch.float64).to(kernel.device)
     basis, small, residual = _lanczos(kernel, start, floor)
     values, vectors = torch.linalg.eigh(small)
-    top = (residual @ vectors[-_BLOCK:]).norm(dim=0) < _CONVERGED * values
+    top = (residual @ vectors[-_BLOCK:]).norm(dim=0) + floor < _CONVERGED * values
     space, values = basis @ vectors[:, top], values[top]
     probes = 2.0 * torch.randint(2, (n, _BLOCK), generator=generator) - 1
     probes = probes.to(space)
@@ -169,17 +169,23 @@ def _probed_traces(kernel: Tensor, alpha: float, seed: int) -> Tensor:
     basis, small, _ = _lanczos(kernel, probes, floor)
     first = basis[:, :_BLOCK].T @ probes
     rest = [n - len(values), n - float(values.sum()), square - float(values.square().sum())]
+    noise = _NOISE * torch.tensor([0.0, n, square]).to(space)
     known = values.pow(alpha).sum()
-    return torch.stack([known + _rest(t, first, rest, alpha) for t in (small, _radau(small))])
+    return torch.stack(
+        [known + _rest(t, first, rest, noise, alpha) for t in (small, _radau(small))]
+    )
 
 
-def _rest(small: Tensor, first: Tensor, moments: list[float], alpha: float) -> Tensor:
+def _rest(
+    small: Tensor, first: Tensor, moments: list[float], noise: Tensor, alpha: float
+) -> Tensor:
     values, vectors = torch.linalg.eigh(small)
     weights = (vectors[:_BLOCK].T @ first).square()
     f = values.sign() * values.abs().pow(alpha)
     powers = torch.stack([values**k for k in range(3)], 1)
     root = weights.mean(1).sqrt()[:, None]
-    fit = torch.linalg.pinv(root * powers) @ (root[:, 0] * f)
+    rows = torch.cat([root * powers, noise.diag() * (_BLOCK / 2) ** 0.5])
+    fit = torch.linalg.pinv(rows) @ torch.cat([root[:, 0] * f, torch.zeros_like(noise)])
     return (f - powers @ fit) @ weights + float(fit @ fit.new_tensor(moments))
 
 
@@ -192,16 +198,18 @@ def _radau(small: Tensor) -> Tensor:
 
 
 def _lanczos(kernel: Tensor, start: Tensor, floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    basis = start.new_zeros(len(start), _STEPS * _BLOCK)
+    basis = kernel.new_zeros(len(start), _STEPS * _BLOCK)
     small = start.new_zeros(basis.shape[1], basis.shape[1])
     image = start
     for step in range(_STEPS):
         here, known = slice(step * _BLOCK, (step + 1) * _BLOCK), basis[:, : (step + 1) * _BLOCK]
-        basis[:, here] = _orthonormal(image, floor if step else 0.0)
-        image = (kernel @ basis[:, here].to(kernel.dtype)).double()
-        small[: known.shape[1], here] = known.T @ image
-        image -= known @ small[: known.shape[1], here]
-    return basis, small.triu() + small.triu(1).T, image
+        basis[:, here] = _orthonormal(image.double(), floor if step else 0.0)
+        image = kernel @ basis[:, here]
+        for _ in range(2):  # what is left may be so small that one pass leaves its rounding errors
+            part = known.T @ image
+            image -= known @ part
+            small[: len(part), here] += part
+    return basis.double(), small.triu() + small.triu(1).T, image.double()
 
 
 def _orthonormal(block: Tensor, floor: float) -> Tensor:
