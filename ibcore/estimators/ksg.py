@@ -139,8 +139,8 @@ def _within(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
         found: np.ndarray = high - np.searchsorted(line, low, "left")
         return found
     if points.shape[1] <= _TREE:
-        found = cKDTree(points).query_ball_point(points, inside, p=np.inf, return_length=True)
-        return found
+        tree = cKDTree(points)
+        return np.asarray(tree.query_ball_point(points, inside, p=np.inf, return_length=True))
     parts = np.split(inside, range(_BLOCK, len(points), _BLOCK))
     tiles = zip(_tiles(points), parts, strict=True)
     return np.concatenate([(tile.numpy() <= r[:, None]).sum(1) for tile, r in tiles])
