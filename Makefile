@@ -13,7 +13,7 @@ PAGE = build/$(1)/book/_build/html/index.html
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help study thesis record-book test lint bench reference clean
+.PHONY: help study thesis record-book test lint bench bench-reference reference clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,17 @@ lint: $(READY) ## style and types
 
 bench: $(READY) ## speed and memory, as ratios measured in one run
 	$(BIN)/python -m benchmarks
+
+REFERENCE := .venv-reference
+$(REFERENCE)/ready:
+	$(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/pip install --quiet benchmark-mi==0.1.3 "numpy<2" jax==0.4.30 jaxlib==0.4.30
+	@touch $@
+
+bench-reference: $(REFERENCE)/ready ## samples and estimates of benchmark-mi, for make bench (an hour; its own environment)
+	$(REFERENCE)/bin/python benchmarks/reference.py samples build/reference
+	OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false" \
+	  $(REFERENCE)/bin/python benchmarks/reference.py estimates build/reference
 
 reference: $(READY) ## renew tests/reference from a smoke run
 	$(SNAKEMAKE) reference --config profile=smoke

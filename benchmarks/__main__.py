@@ -1,6 +1,7 @@
-"""Run them: `python -m benchmarks`."""
+"""python -m benchmarks: what `make bench` runs."""
 
-from benchmarks.measure import main
+from benchmarks import estimators, measure
 
 if __name__ == "__main__":
-    main()
+    measure.main()
+    estimators.main()

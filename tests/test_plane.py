@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ibcore
 from ibcore import InformationPlane, MutualInformation, PlaneRecorder, information_plane
-from ibcore.estimators import Binning, Pairwise
+from ibcore.estimators import Binning, Exact, InfoNCE, Ksg, MonteCarlo, Noisy, Pairwise, named
 from ibcore.estimators.noise import MaximumLikelihood, Percentile, Proportional
 from ibcore.plane import dpi_violations
 
@@ -578,3 +578,58 @@ def test_chosen_samples_of_a_representation_of_another_size_are_refused():
     recorder = PlaneRecorder(Y, [Pairwise()], samples=torch.arange(4))
     with pytest.raises(ValueError, match=r"'first' has 9 samples.*16 labels"):
         recorder((0, 1, {"first": torch.randn(9, 2)}))
+
+
+class Needy:
+    """An estimator that needs the inputs."""
+
+    def __call__(self, z, y, x):
+        return {"needy": MutualInformation(float((z - x).abs().sum()), float(len(x)))}
+
+    def ceiling(self, n_samples):
+        return 6.0
+
+
+def test_an_estimator_that_takes_the_inputs_gets_those_of_its_samples():
+    x, y = torch.randn(8, 3), torch.arange(8) % 2
+    samples = torch.tensor([1, 5, 6])
+    recorder = PlaneRecorder(y, [Needy(), Pairwise()], samples=samples, x=x)
+    recorder((0, 1, {"a": x}))
+    row = recorder.plane().select("needy").iloc[0]
+    assert row["i_xz"] == 0.0
+    assert row["i_zy"] == 3.0
+
+
+def test_an_estimator_that_needs_inputs_says_so():
+    with pytest.raises(ValueError, match=r"Ksg needs the network's inputs.*x=ds\.x"):
+        information_plane([(0, 1, {"a": torch.randn(9, 2)})], torch.arange(9) % 2, [Ksg()])
+
+
+def test_inputs_must_be_of_the_same_samples():
+    with pytest.raises(ValueError, match="'x' has 7 samples, but there are 8 labels"):
+        PlaneRecorder(torch.arange(8) % 2, [Needy()], samples=torch.arange(3), x=torch.randn(7, 1))
+
+
+def test_an_estimator_at_its_own_ceiling_is_saturated():
+    x, y = torch.zeros(100, 1), torch.arange(100) % 2
+    found = {"a": x + 0.05, "b": x + 0.1}  # 5 and 10 bits
+    plane = information_plane([(0, 1, found)], y, [Needy()], x=x)
+    assert plane.metadata["ceilings"] == {"needy": 6.0}
+    assert plane.flags().set_index("flag").loc["saturated", "count"] == 1
+
+
+def test_estimators_have_names():
+    found = named(["InfoNCE", "Pairwise", "Binning", "MonteCarlo", "Exact"], 0.04)
+    assert found == [
+        Noisy(InfoNCE(), 0.04), Pairwise(0.04), Binning(width=0.2), MonteCarlo(0.04), Exact()
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"no estimator is called \['Mime'\].*'Mine'"):
+        named(["Mine", "Mime"])
+
+
+def test_a_plane_by_estimators_of_samples():
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    plane = information_plane([(0, 1, {"a": x[:, :2]})], y, named(["Ksg", "Renyi"]), x=x)
+    assert list(plane.table["estimator"]) == ["KSG", "Rényi"]
+    assert (plane.table[["i_xz", "i_zy"]] > 0).all().all()

@@ -112,7 +112,7 @@ def normal_scores(a: Tensor) -> Tensor:
 
 
 class Critic:
-    """T(a,b) for many critics at once: a Gaussian's log density ratio plus a separable network."""
+    """F(a,b) for many critics at once: a Gaussian's log density ratio plus a separable network."""
 
     def __init__(
         self, correlations: Tensor, dim_a: int, dim_b: int, generator: torch.Generator
@@ -139,7 +139,7 @@ class Critic:
         return found
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return T of all pairs, (n_critics, n_a, n_b), from (n_critics, n, dim) each."""
+        """Return F of all pairs, (n_critics, n_a, n_b), from (n_critics, n, dim) each."""
         r = self._gaussian.tanh()[:, None, :]
         k = r.shape[2]
         slope = r / (1 - r * r)

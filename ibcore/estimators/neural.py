@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
+from tqdm import tqdm
 
 from ibcore.estimators.critic import TILE, Critic, Folds, components
 from ibcore.interface import (
@@ -34,7 +35,7 @@ class _Neural:
     """What the four bounds share: the critic, how it is trained, and how it is read.
 
     Each side is prepared first: normal scores by rank, the leading principal components, then
-    pairs of canonical directions. The critic T(a,b) = g(a,b) + f(a)·h(b) adds to g, the logarithm
+    pairs of canonical directions. The critic F(a,b) = g(a,b) + f(a)·h(b) adds to g, the logarithm
     of the density ratio of a Gaussian with the canonical correlations, a network that starts at
     zero. As much information as the correlations show is there before the first step.
 
@@ -141,7 +142,8 @@ class _Neural:
         best = critic.start(self._score, data.validation)
         kept = [p.detach().clone() for p in critic.parameters]
         order = torch.empty(0, dtype=torch.int64)
-        for step in range(1, self.steps + 1):
+        steps = tqdm(range(1, self.steps + 1), self.name, unit="steps", delay=5, leave=False)
+        for step in steps:
             if len(order) < min(self.batch_size, size):
                 order = torch.randperm(size, generator=generator)
             batch, order = order[: self.batch_size], order[self.batch_size :]
@@ -181,11 +183,10 @@ class _Neural:
 
 @dataclass(frozen=True)
 class Mine(_Neural):
-    """Donsker-Varadhan bound: I(A;B) ≥ ⟨T⟩_joint − log⟨e^T⟩_product.
+    """Donsker-Varadhan bound: I(A;B) ≥ ⟨F⟩_joint − log⟨e^F⟩_product.
 
     The gradient's denominator is a moving average, which takes away the bias of small batches. A
-    lower bound on held-out samples, up to their noise, which grows as e^I. It can fall below 0
-    where the critic fails.
+    lower bound on held-out samples, up to their noise, which grows as e^I.
 
     Source: Belghazi et al. (2018), eq. 10-12; the thesis, Algorithm 1
         [belghazi2018mine, landsverk2021inductive].
@@ -209,7 +210,7 @@ class Mine(_Neural):
 
 @dataclass(frozen=True)
 class Nwj(_Neural):
-    """Nguyen-Wainwright-Jordan bound: I(A;B) ≥ ⟨T⟩_joint − ⟨e^(T−1)⟩_product.
+    """Nguyen-Wainwright-Jordan bound: I(A;B) ≥ ⟨F⟩_joint − ⟨e^(F−1)⟩_product.
 
     A lower bound on held-out samples, up to their noise, which grows as e^I.
 
@@ -219,7 +220,7 @@ class Nwj(_Neural):
     name = "NWJ"
 
     def _terms(self, t: Tensor) -> Tensor:
-        # T − 1 stands in for T, so that an untrained critic gives 0.
+        # F − 1 stands in for F, so that an untrained critic gives 0.
         exponents = _pairs(t).exp()
         count = t.shape[1] - 1
         mean = exponents.sum((1, 2))[:, None] / (count * t.shape[1])
@@ -228,10 +229,10 @@ class Nwj(_Neural):
 
 @dataclass(frozen=True)
 class InfoNCE(_Neural):
-    """Contrastive bound: I(A;B) ≥ log n + ⟨T(aᵢ,bᵢ) − log Σⱼ e^T(aᵢ,bⱼ)⟩ over n held-out samples.
+    """Contrastive bound: I(A;B) ≥ log n + ⟨F(aᵢ,bᵢ) − log Σⱼ e^F(aᵢ,bⱼ)⟩ over n held-out samples.
 
-    A lower bound of little variance that can't pass log₂ n, with n the samples of a fold, at most
-    2048.
+    A lower bound of little variance that can't pass log₂ n, with n the samples of a fold, or of a
+    part of it, at most 2048.
 
     Source: van den Oord et al. (2018), eq. 4-5; Poole et al. (2019), eq. 12
         [oord2018representation, poole2019variational].
@@ -244,15 +245,16 @@ class InfoNCE(_Neural):
 
     def ceiling(self, n_samples: int) -> float:
         """Return log₂ of the held-out samples that are told apart, which no estimate can pass."""
-        return math.log2(min(n_samples // self.folds, TILE))
+        fold = n_samples // self.folds
+        return math.log2(-(-fold // -(-fold // TILE)))
 
 
 @dataclass(frozen=True)
 class Smile(_Neural):
-    """Donsker-Varadhan with a clipped density ratio: ⟨T⟩ − log⟨clip(e^T, e^−τ, e^τ)⟩_product.
+    """Donsker-Varadhan with a clipped density ratio: ⟨F⟩ − log⟨clip(e^F, e^−τ, e^τ)⟩_product.
 
     The critic is trained by the Jensen-Shannon divergence. Clipping bounds the variance and makes
-    the estimate no bound any more: where T passes τ, it is too high.
+    the estimate no bound any more: where F passes τ, it is too high.
 
     Args:
         limit: τ, in nats.
@@ -282,12 +284,12 @@ def _pairs(t: Tensor) -> Tensor:
 
 
 def _log_partition(t: Tensor) -> Tensor:
-    """Return log⟨e^T⟩ over the pairs i ≠ j, (n_critics,)."""
+    """Return log⟨e^F⟩ over the pairs i ≠ j, (n_critics,)."""
     return _pairs(t).flatten(1).logsumexp(1) - math.log(t.shape[1] * (t.shape[1] - 1))
 
 
 def _partition_terms(t: Tensor) -> Tensor:
-    """Return terms with the mean log⟨e^T⟩, and its spread: the influence of each sample on it."""
+    """Return terms with the mean log⟨e^F⟩, and its spread: the influence of each sample on it."""
     log_z = _log_partition(t)[:, None]
     shares = (_pairs(t) - log_z[:, :, None]).exp_()
     return log_z + (shares.sum(1) + shares.sum(2)) / (t.shape[1] - 1) - 2

@@ -1,0 +1,107 @@
+"""The estimators of samples: accuracy on known laws, and time beside other implementations."""
+
+import csv
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.feature_selection._mutual_info import _compute_mi_cc
+from torch import Tensor
+
+from benchmarks.measure import NOISE_VARIANCE, row, seconds
+from ibcore import laws
+from ibcore.estimators import InfoNCE, Ksg, Mine, Nwj, Pairwise, Renyi, Smile
+
+REFERENCE = Path("build/reference")  # what benchmarks/reference.py wrote
+HOW = f"no samples in {REFERENCE}: make bench-reference draws them"
+WANTED = {"InfoNCE": 0.15, "MINE": 0.17, "KSG": 0.235}  # nats
+
+
+def bench_renyi() -> None:
+    """Compare α = 2 with `Pairwise`, and α = 1.01 with the eigenvalues of the three matrices."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.tanh(torch.randn(4096, 10, generator=generator))
+    x = torch.randn(4096, 12, generator=generator)
+    y = torch.randint(0, 2, (4096,), generator=generator)
+    pairwise = seconds(lambda: Pairwise(NOISE_VARIANCE)(z, y), 9)
+    two = seconds(lambda: Renyi()(z, y), 9)
+    row(f"Rényi, α = 2, N = 4096: {two * 1e3:.0f} ms, by Pairwise's time", f"{two / pairwise:.2f}",
+        "<= 1", two <= pairwise)  # fmt: skip
+    random, exact = Renyi(1.01), Renyi(1.01, limit=4096)
+    start = time.perf_counter()
+    found = random.between(x, z)
+    fast = time.perf_counter() - start
+    start = time.perf_counter()
+    truth = exact.between(x, z)
+    slow = time.perf_counter() - start
+    error = abs(found.bits / truth.bits - 1)
+    row(f"Rényi, α = 1.01: {fast:.1f} s, faster than eigenvalues", f"{slow / fast:.1f} x",
+        ">= 10 x", slow >= 10 * fast)  # fmt: skip
+    row("  difference from them", f"{error:.2%}", "<= 1 %", error <= 0.01)
+
+
+def bench_ksg() -> None:
+    """Compare with scikit-learn's, on the data where the definition is the same."""
+    for size in (1000, 10_000):
+        a, b = laws.gaussian(1, 0.75).sample(size, 0)
+        one, two = a[:, 0].numpy(), b[:, 0].numpy()
+        estimator = Ksg(3, ranks=False)
+        ours = seconds(lambda: estimator.between(a, b), 9)  # noqa: B023
+        theirs = seconds(lambda: _compute_mi_cc(one, two, 3), 9)  # noqa: B023
+        error = abs(estimator.between(a, b).bits * math.log(2) - _compute_mi_cc(one, two, 3))
+        row(f"KSG, N = {size}: by scikit-learn's time", f"{ours / theirs:.2f}", "<= 1",
+            ours <= theirs)  # fmt: skip
+        row("  difference from it", f"{error:.0e} nats", "<= 1e-6", error <= 1e-6)
+
+
+def bench_gaussian() -> None:
+    """Estimate the 4 nats of twenty pairs of Gaussians from 10 000 samples, over three seeds."""
+    law = laws.gaussian(20, laws.correlation_for(4 / math.log(2), 20))
+    errors = {}
+    for estimator in (Mine(), Nwj(), InfoNCE(), Smile()):
+        found = [estimator.between(*law.sample(10_000, s)).bits for s in range(3)]
+        errors[estimator.name] = abs(np.mean(found) / law.bits - 1)
+        row(f"{estimator.name}, Gaussian, d = 20, 4 nats, N = 10 000: error",
+            f"{errors[estimator.name]:.1%}", "", True)  # fmt: skip
+    best = min(errors.values())
+    row("  the best of them", f"{best:.1%}", "<= 10 %", best <= 0.1)
+
+
+def bench_reference() -> None:
+    """Compare with benchmark-mi on its 40 tasks: mean absolute error, and time per estimate."""
+    if not (files := sorted(REFERENCE.glob("*.npz"))):
+        print(HOW)
+        return
+    with (REFERENCE / "estimates.csv").open(newline="") as file:
+        theirs = list(csv.DictReader(file))
+    tasks = [_task(path) for path in files]
+    for name, estimator in (("InfoNCE", InfoNCE()), ("MINE", Mine()), ("KSG", Ksg())):
+        found, start = [], time.perf_counter()
+        for a, b, _ in tasks:
+            found.append(estimator.between(a, b).bits * math.log(2))
+        took = (time.perf_counter() - start) / len(tasks)
+        error = np.mean([abs(f - truth) for f, (_, _, truth) in zip(found, tasks, strict=True)])
+        rows = [r for r in theirs if r["estimator"] == name]
+        before = np.mean([abs(float(r["nats"]) - float(r["true_nats"])) for r in rows])
+        wait = np.mean([float(r["seconds"]) for r in rows])
+        row(f"{name}, {len(tasks)} tasks, N = 5000: {before:.3f} nats theirs, ours",
+            f"{error:.3f} nats", f"<= {WANTED[name]}", error <= WANTED[name])  # fmt: skip
+        row("  lowest estimate", f"{min(found):.3f} nats", ">= -0.02", min(found) >= -0.02)
+        row(f"  {took:.1f} s an estimate, by their {wait:.1f} s", f"{took / wait:.2f}", "<= 1",
+            took <= wait)  # fmt: skip
+
+
+def _task(path: Path) -> tuple[Tensor, Tensor, float]:
+    with np.load(path) as found:
+        x, y = (torch.from_numpy(found[side]).double() for side in "xy")
+        return x, y, float(found["true_nats"])
+
+
+def main() -> None:
+    """Print the table."""
+    bench_renyi()
+    bench_ksg()
+    bench_gaussian()
+    bench_reference()
