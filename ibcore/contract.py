@@ -45,7 +45,6 @@ class Subject:
         bounded: whether I(T;Y) can't pass H(Y).
         below: names of the estimates that stay below the information of the noisy layer.
         above: names of those that stay above it.
-        shannon: whether it estimates Shannon's information; other quantities have other units.
         spread: bits, what seeds may change.
     """
 
@@ -55,7 +54,6 @@ class Subject:
     bounded: bool = True
     below: Sequence[str] = ()
     above: Sequence[str] = ()
-    shannon: bool = True
     spread: float = 0.1
 
 
@@ -69,7 +67,7 @@ def subjects(seed: int = 0) -> dict[str, Subject]:
         "Exact": Subject(Exact(), scale_free=True),
         "Monte Carlo": Subject(MonteCarlo(_NOISE, seed=seed), exact=False),
         "KSG": Subject(Ksg(), scale_free=True, bounded=False),
-        "Rényi": Subject(Renyi(), scale_free=True, bounded=False, shannon=False),
+        "Rényi": Subject(Renyi(), scale_free=True, bounded=False),
         "MINE": Subject(Mine(**quick), below=["MINE"], **critic),
         "NWJ": Subject(Nwj(**quick), below=["NWJ"], **critic),
         "InfoNCE": Subject(InfoNCE(**quick), below=["InfoNCE"], **critic),

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ibcore.contract import LAWS, Subject, check, subjects
-from ibcore.interface import MutualInformation
+from ibcore.contract import LAWS, Subject, check, layer, subjects
+from ibcore.interface import MutualInformation, apply
 
 
 @pytest.mark.parametrize("name", subjects())
@@ -11,6 +11,16 @@ def test_every_promise_is_kept(name):
     assert list(found.index) == list(LAWS)
     broken = found[found["promised"] & ~found["holds"]]
     assert broken.empty, broken.to_string()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", subjects())
+def test_a_gpu_gives_the_same(name):
+    estimator, found = subjects()[name].estimator, layer()
+    here = apply(estimator, found.t, found.y, found.x)
+    there = apply(estimator, found.t.cuda(), found.y.cuda(), found.x)
+    for bound, mi in here.items():
+        assert there[bound] == pytest.approx(mi, abs=1e-3)
 
 
 def test_every_law_is_promised_by_someone():

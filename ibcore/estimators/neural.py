@@ -80,7 +80,7 @@ class _Neural:
         """
         z, y = check_samples(z, y)
         labels = one_hot(torch.unique(y, return_inverse=True)[1]).to(torch.float64)
-        i_xz, i_zy = self.many([(check_inputs(x, self), z), (z, labels)])
+        i_xz, i_zy = self.many([(check_inputs(x, self).to(z.device), z), (z, labels)])
         return {self.name: MutualInformation(i_xz.bits, i_zy.bits)}
 
     def between(self, a: Tensor, b: Tensor) -> Estimate:

@@ -1,4 +1,4 @@
-"""Matrix-based Rényi entropy and mutual information, from the spectra of kernel matrices."""
+"""Matrix-based Rényi information: the entropy of the eigenvalues of kernel matrices."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ibcore.estimators.distances import squared_distances
 from ibcore.interface import (
@@ -15,29 +16,65 @@ from ibcore.interface import (
     check_pair,
     check_representation,
     check_samples,
+    stream,
 )
 
 _TOLERANCE = 1e-9  # nats: the rounding error of an exponent that we accept
-_BLOCK, _STEPS = 32, 8
-_NOISE = 1e-6
-_CONVERGED = 1e-2  # residual of a Ritz pair, as a share of its value, that makes it an eigenpair
+_NOISE = 1e-6  # rounding of products with a float32 kernel matrix, as a share of its norm
+_LANDMARKS = 256  # samples whose kernel rows the search for the largest eigenvalues starts from
+_TOP, _TOP_STEPS = 64, 2  # vectors of that search, and its Lanczos steps
+_CONVERGED = 0.03  # residual of an eigenvalue that is taken as found, as a share of it
+_PROBES, _STEPS = 16, 12  # random vectors for the other eigenvalues, and their Lanczos steps
+_SMALLEST = 512  # samples from which on probes can be fewer than samples, with all their steps
+_LARGEST_ALPHA = 50.0  # tr A^α ≥ N^(1−α), which must be a float
 
 
 class _Entropy(NamedTuple):
-    """An entropy, and what each random probe adds to its deviation; both in bits."""
+    """An entropy and what it may be off by, in bits."""
 
     bits: float
-    scatter: Tensor  # (n_probes,), or zero where nothing is random
-
-    @property
-    def error(self) -> float:
-        """The standard error over the probes, in bits."""
-        return float(self.scatter.std() / len(self.scatter) ** 0.5)
+    scatter: Tensor  # deviation of each random probe, (n_probes,)
+    bound: float  # of the errors that are not random
 
 
 @dataclass(frozen=True)
 class Renyi:
-    """Matrix-based Rényi information: entropies of the spectra of normalised kernel matrices."""
+    """Matrix-based Rényi information, which estimates no density: I(A;B) = S(A) + S(B) − S(A∘B).
+
+    S_α(A) = log₂ tr(A^α) / (1−α), A = K/N, K(i,j) = exp(−‖aᵢ−aⱼ‖²/2w²); A∘B is the elementwise
+    product of both kernels, divided by N. A label's kernel is 1 where labels agree, so that S(Y) is
+    the Rényi entropy of its shares: at α = 2 the collision entropy −log₂ Σ p².
+
+    It is a quantity of its own, in bits, and no estimate of Shannon's information: **it depends on
+    the width**, from 0 bits for wide kernels to S = log₂ N for narrow ones. 0 ≤ S ≤ log₂ N and
+    I(A;B) ≤ min(S(A), S(B)) always, so that I(Z;Y) ≤ H(Y) where α > 1. I ≥ 0 holds in the limit
+    α → 1 alone: at α = 2 it can be slightly negative.
+
+    Three ways to tr(A^α). α = 2 is the sum of the squared entries, tile by tile: exact, with memory
+    O(N d). Up to `limit` samples, and for α < 1, all eigenvalues: time O(N³), memory a float64 N×N
+    matrix an entropy (128 MiB at N = 4096), three for I(A;B). Above it, for α > 1: the largest
+    eigenvalues one by one, and the rest by random probes (Lanczos quadrature) that carry what the
+    known tr 1, tr A and tr A² leave open; float32 N×N matrices. Its `error` is one standard error
+    of the probes, with half the distance of the quadrature's bounds and rounding. There a
+    permutation of the samples changes the estimate within this error.
+
+    Args:
+        alpha: order α, above 0 and not 1; 1.01 is usual for the Shannon limit.
+        width: w, in the unit of each representation, x included. None takes half the
+            root-mean-square distance of two samples, w² = ½ Σ_k Var(z_k), which costs O(N d): then
+            scale, the order of samples, constant dimensions, and samples counted twice change
+            nothing. With it S₂ can't pass 4 / ln 2 = 5.8 bits (Jensen), for two samples at the
+            typical distance count as alike by k = e⁻². Narrower kernels reach log₂ N, yet tell
+            independent samples less well from dependent ones.
+        limit: samples up to which all eigenvalues are computed, at least 512.
+        seed: of the probes.
+    Raises:
+        ValueError: a setting out of range.
+    Source: Sánchez Giraldo, Rao & Príncipe (2015), eq. 8 and 20; Yu et al. (2019); stochastic
+        traces: Gong et al. (2021); bounds of the quadrature: Golub & Meurant (2010), chapter 6
+        [sanchezgiraldo2015measures, yu2019multivariate, gong2021computationally,
+        golub2010matrices].
+    """
 
     alpha: float = 2.0
     width: float | None = None
@@ -45,175 +82,295 @@ class Renyi:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.alpha > 0 and self.alpha != 1 and math.isfinite(self.alpha)):
-            raise ValueError(
-                f"alpha must be positive and not 1, got {self.alpha}; for the Shannon limit "
-                "take 1.01"
-            )
-        if self.width is not None and not (self.width > 0 and math.isfinite(self.width)):
+        if self.alpha == 1:
+            raise ValueError("alpha must not be 1: take 1.01 for the Shannon limit")
+        if not 0 < self.alpha <= _LARGEST_ALPHA:
+            raise ValueError(f"alpha must lie above 0, up to {_LARGEST_ALPHA:g}, got {self.alpha}")
+        if self.width is not None and not 0 < self.width < math.inf:
             raise ValueError(f"width must be positive, got {self.width}")
-        if self.limit < 2:
-            raise ValueError(f"limit must be at least 2 samples, got {self.limit}")
+        if self.limit < _SMALLEST:
+            raise ValueError(f"limit must be at least {_SMALLEST} samples, got {self.limit}")
 
     def __call__(
         self, z: Tensor, y: Tensor, *, x: Tensor | None = None
     ) -> dict[str, MutualInformation]:
-        """Return {"Rényi": information} in bits."""
+        """Return {"Rényi": information} in bits.
+
+        Args:
+            z: representation, shape (n_samples, ...), any float dtype.
+            y: labels, shape (n_samples,), any integer dtype.
+            x: the inputs, shape (n_samples, ...), for a kernel on them too. None counts every
+                sample as its own x: K_X is the identity, and I(X;Z) = S(Z).
+        Raises:
+            ValueError: samples that are all the same, where no width is given; or see
+                `check_samples`.
+        """
         z, y = check_samples(z, y)
-        shares = torch.unique(y, return_counts=True)[1].double() / len(y)
-        s_y = self._bits(shares.pow(self.alpha).sum().reshape(1)).bits
+        _, y, counts = torch.unique(y, return_inverse=True, return_counts=True)
+        s_y = _of_values(counts.double() / len(y), self.alpha).bits
         if x is None:
-            s_z, s_zy = (s.bits for s in self._entropies([z, y], [(0,), (0, 1)]))
+            s_z, s_zy = (s.bits for s in self._entropies([z, y], [[0], [0, 1]]))
             return {"Rényi": MutualInformation(s_z, s_z + s_y - s_zy)}
         z, x = check_pair(z, x)
-        terms = [(0,), (0, 1), (2,), (0, 2)]
+        terms = [[0], [0, 1], [2], [0, 2]]
         s_z, s_zy, s_x, s_xz = (s.bits for s in self._entropies([z, y, x], terms))
         return {"Rényi": MutualInformation(s_x + s_z - s_xz, s_z + s_y - s_zy)}
 
     def between(self, a: Tensor, b: Tensor) -> Estimate:
-        """Return I(A;B) in bits."""
-        a, b = check_pair(a, b)
-        s_a, s_b, s_ab = self._entropies([a, b], [(0,), (1,), (0, 1)])
-        bits = s_a.bits + s_b.bits - s_ab.bits
-        return Estimate(bits, _Entropy(bits, s_a.scatter + s_b.scatter - s_ab.scatter).error)
+        """Return I(A;B) and its error in bits.
+
+        Args:
+            a: shape (n_samples, ...), any float dtype.
+            b: shape (n_samples, ...), any float dtype.
+        Raises:
+            ValueError: samples that are all the same, where no width is given; or see `check_pair`.
+        """
+        s_a, s_b, s_ab = self._entropies([*check_pair(a, b)], [[0], [1], [0, 1]])
+        return _estimate([(1, s_a), (1, s_b), (-1, s_ab)])
 
     def entropy(self, z: Tensor) -> Estimate:
-        """Return S(A) in bits."""
-        entropy = self._entropies([check_representation(z)], [(0,)])[0]
-        return Estimate(entropy.bits, entropy.error)
+        """Return S(Z) and its error in bits.
 
-    def _bits(self, traces: Tensor) -> _Entropy:
-        trace = float(traces.mean())
-        scale = (1 - self.alpha) * math.log(2)
-        scatter = (traces - trace) / (trace * scale)
-        if len(traces) == 1:
-            scatter = torch.zeros(2, dtype=torch.float64)
-        return _Entropy(max(0.0, math.log(trace) / scale), scatter)
+        Args:
+            z: representation, shape (n_samples, ...), any float dtype.
+        Raises:
+            ValueError: samples that are all the same, where no width is given; or see
+                `check_representation`.
+        """
+        return _estimate([(1, self._entropies([check_representation(z)], [[0]])[0])])
 
-    def _entropies(self, samples: list[Tensor], terms: list[tuple[int, ...]]) -> list[_Entropy]:
+    def _entropies(self, samples: list[Tensor], terms: list[list[int]]) -> list[_Entropy]:
+        """Return S of each term: of the product of the kernels of the samples that it lists."""
         widths = [self._squared_width(s) if s.is_floating_point() else 1.0 for s in samples]
-        n = len(samples[0])
         if self.alpha == 2:
-            return [self._bits(t) for t in _collisions(samples, widths, terms)]
-        exact = n <= self.limit or self.alpha < 1
-        dtype = torch.float64 if exact else torch.float32
-        kernels = [torch.empty(n, n, dtype=dtype, device=samples[0].device) for _ in samples]
-        for i, j, tiles in _kernel_tiles(samples, widths, 1.0):
-            for kernel, tile in zip(kernels, tiles, strict=True):
-                kernel[i, j] = tile = tile.to(dtype)
-                kernel[j, i] = tile.T.contiguous()  # in two steps, each is fast
-        found = []
-        for term in terms:
-            kernel = kernels[term[0]] if len(term) == 1 else kernels[term[0]] * kernels[term[1]]
-            if exact:
-                values = torch.linalg.eigvalsh(kernel).clamp_(min=0) / n
-                found.append(self._bits(values.pow(self.alpha).sum().reshape(1)))
-            else:
-                traces = _probed_traces(kernel, self.alpha, self.seed) / n**self.alpha
-                found.append(self._bits(traces.mean(0)))
-        return found
+            return [_entropy(2.0, trace) for trace in _collisions(samples, widths, terms)]
+        direct = len(samples[0]) <= self.limit or self.alpha < 1
+        kernels = _kernels(samples, widths, terms, torch.float64 if direct else torch.float32)
+        if direct:
+            return [_of_values(torch.linalg.eigvalsh(k) / len(k), self.alpha) for k in kernels]
+        return [_probed(k, self.alpha, stream(self.seed, "Rényi")) for k in kernels]
 
     def _squared_width(self, z: Tensor) -> float:
+        """Return w²; z has shape (n_samples, dim)."""
         if self.width is not None:
             return self.width**2
-        if (z == z[0]).all():
-            raise ValueError(
-                f"all {len(z)} samples are the same: no kernel width can be read off them; "
-                "give a width, or leave the constant representation out"
-            )
         centre = z.mean(0, dtype=torch.float64)
-        return float(sum((rows - centre).square().sum() for rows in z.split(1024))) / len(z) / 2
+        variance = float(sum((r - centre).square().sum() for r in z.split(1024))) / len(z)
+        if not 0 < variance < math.inf or (z == z[0]).all():
+            raise ValueError(
+                f"no kernel width can be read off {len(z)} samples that are all the same, or whose "
+                f"variance is no float (it is {variance:.3g}): give Renyi(width=...)"
+            )
+        return variance / 2
 
 
-def _kernel_tiles(
-    samples: Sequence[Tensor], widths: Sequence[float], power: float
+def _estimate(entropies: Sequence[tuple[int, _Entropy]]) -> Estimate:
+    """Return a sum of entropies, each with its sign; errors of the same probes may cancel."""
+    scatter = sum((sign * s.scatter for sign, s in entropies), torch.zeros(()))
+    random = float(scatter.square().sum()) ** 0.5 / max(1, len(scatter) - 1)
+    error = math.hypot(random, sum(s.bound for _, s in entropies))
+    return Estimate(sum(sign * s.bits for sign, s in entropies), error)
+
+
+def _products(
+    samples: Sequence[Tensor], widths: Sequence[float], terms: list[list[int]], dtype: torch.dtype
 ) -> Iterator[tuple[slice, slice, list[Tensor]]]:
-    numbers = [k for k, s in enumerate(samples) if s.is_floating_point()]
-    distances = [squared_distances(samples[k], 2 * widths[k] * _TOLERANCE) for k in numbers]
+    """Yield for each tile of the samples (rows i, rows j, its part of the kernel of each term).
+
+    Args:
+        samples: representations (n_samples, dim), and labels (n_samples,).
+        widths: w² of each, without meaning for labels.
+        terms: which samples' kernels to multiply; a label never comes first.
+        dtype: of the kernels.
+    """
+    dense = [k for k, sample in enumerate(samples) if sample.is_floating_point()]
+    distances = [squared_distances(samples[k], 2 * widths[k] * _TOLERANCE) for k in dense]
     for tiles in zip(*distances, strict=True):
         i, j, _ = tiles[0]
-        found = [s[i, None] == s[j] for s in samples if not s.is_floating_point()]
-        for k, (_, _, tile) in zip(numbers, tiles, strict=True):
-            found.insert(k, tile.mul_(-power / (2 * widths[k])).exp_())
-        yield i, j, found
+        kernel = {
+            k: tile.to(dtype).mul_(-1 / (2 * widths[k])).exp_()
+            for k, (_, _, tile) in zip(dense, tiles, strict=True)
+        }
+        products = []
+        for first, *others in terms:
+            product = kernel[first]
+            for k in others:
+                y = samples[k]
+                product = (
+                    product * kernel[k]
+                    if k in kernel
+                    else torch.where(y[i, None] == y[j], product, 0.0)
+                )
+            products.append(product)
+        yield i, j, products
 
 
 def _collisions(
-    samples: Sequence[Tensor], widths: Sequence[float], terms: Sequence[tuple[int, ...]]
-) -> Tensor:
-    sums = torch.zeros(len(terms), 1, dtype=torch.float64)
-    for i, j, tiles in _kernel_tiles(samples, widths, 2.0):
-        for number, term in enumerate(terms):
-            tile = tiles[term[0]]
-            if len(term) == 2:
-                other = tiles[term[1]]
-                tile = torch.where(other, tile, 0.0) if other.dtype == torch.bool else tile * other
-            sums[number] += float(tile.sum()) * (1 if i == j else 2)
-    return sums / len(samples[0]) ** 2
+    samples: Sequence[Tensor], widths: Sequence[float], terms: list[list[int]]
+) -> list[float]:
+    """Return tr A² = Σᵢⱼ K(i,j)² / N² of each term; K² is the kernel of half the w²."""
+    sums = [0.0 for _ in terms]
+    dense = [[k for k in term if samples[k].is_floating_point()] for term in terms]
+    members = [
+        [one_hot(samples[k]).double() for k in term if not samples[k].is_floating_point()]
+        for term in terms
+    ]
+    for i, j, tiles in _products(samples, [w / 2 for w in widths], dense, torch.float64):
+        for k, (tile, member) in enumerate(zip(tiles, members, strict=True)):
+            # One product with the labels as columns is faster than a mask over the tile.
+            same = (tile @ member[0][j]).mul_(member[0][i]) if member else tile
+            sums[k] += float(same.sum()) * (1 if i == j else 2)
+    return [s / len(samples[0]) ** 2 for s in sums]
 
 
-def _probed_traces(kernel: Tensor, alpha: float, seed: int) -> Tensor:
-    """Return estimates of tr K^α from below and above, for each probe, (2, n_probes)."""
+def _kernels(
+    samples: Sequence[Tensor], widths: Sequence[float], terms: list[list[int]], dtype: torch.dtype
+) -> list[Tensor]:
+    """Return the kernel matrix of each term, (n_samples, n_samples)."""
+    shape = len(samples[0]), len(samples[0])
+    kernels = [torch.empty(shape, dtype=dtype, device=samples[0].device) for _ in terms]
+    for i, j, tiles in _products(samples, widths, terms, dtype):
+        for kernel, tile in zip(kernels, tiles, strict=True):
+            kernel[i, j] = tile
+            kernel[j, i] = tile.T.contiguous()  # in two steps, of which each is fast
+    return kernels
+
+
+def _entropy(alpha: float, trace: float, bound: float = 0.0) -> _Entropy:
+    """Return log₂ tr(A^α) / (1−α), from the trace and the bound of its error."""
+    bits = max(0.0, math.log2(trace) / (1 - alpha))
+    return _Entropy(bits, torch.zeros(1), bound / trace / abs(1 - alpha) / math.log(2))
+
+
+def _of_values(values: Tensor, alpha: float) -> _Entropy:
+    """Return the entropy of all eigenvalues of A; those below rounding count as zero."""
+    smallest = len(values) * torch.finfo(torch.float64).eps * float(values.max())
+    trace = float(values[values > smallest].pow(alpha).sum())
+    return _entropy(alpha, trace, len(values) * smallest**alpha)
+
+
+def _probed(kernel: Tensor, alpha: float, generator: torch.Generator) -> _Entropy:
+    """Return the entropy of K/N, from its largest eigenvalues and random probes of the rest.
+
+    tr f(K) = Σ f(κ) + tr f(K restricted to the complement of the eigenvectors found). For the
+    second, a quadratic p that is close to f there has known traces, and ωᵀ(f−p)(K)ω, with ω of
+    random signs and without those eigenvectors, has the trace of the remainder as its mean.
+    Lanczos quadrature gives ωᵀf(K)ω from one side (Gauss) and from the other (Gauss-Radau).
+
+    Args:
+        kernel: K, float32, (n_samples, n_samples).
+        alpha: order above 1.
+        generator: of the probes, the same for all kernels of an estimate, whose errors then cancel.
+    Source: Gong et al. (2021), algorithm 4, without deflation and control variates; Golub &
+        Meurant (2010), chapter 6 [gong2021computationally, golub2010matrices].
+    """
     n = len(kernel)
-    square = float(torch.linalg.vector_norm(kernel, dim=1).double().square().sum())
-    floor = _NOISE * square**0.5
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(n, _BLOCK, generator=generator, dtype=torch.float64).to(kernel.device)
-    basis, small, residual = _lanczos(kernel, start, floor)
-    values, vectors = torch.linalg.eigh(small)
-    top = (residual @ vectors[-_BLOCK:]).norm(dim=0) + floor < _CONVERGED * values
-    space, values = basis @ vectors[:, top], values[top]
-    probes = 2.0 * torch.randint(2, (n, _BLOCK), generator=generator) - 1
-    probes = probes.to(space)
+    squares = float(torch.linalg.vector_norm(kernel, dim=1).double().square().sum())
+    floor = _NOISE * squares**0.5
+    values, space = _largest(kernel, floor, generator)
+    probes = 2.0 * torch.randint(2, (n, _PROBES), generator=generator).to(kernel) - 1
     probes -= space @ (space.T @ probes)
-    basis, small, _ = _lanczos(kernel, probes, floor)
-    first = basis[:, :_BLOCK].T @ probes
-    rest = [n - len(values), n - float(values.sum()), square - float(values.square().sum())]
-    noise = _NOISE * torch.tensor([0.0, n, square]).to(space)
+    basis, small, _ = _lanczos(kernel, probes, _STEPS, floor)
+    first = (basis[:, :_PROBES].T @ probes).double()
+    moments = torch.tensor([n, n, squares]).to(small) - _powers(values).sum(0)
+    noise = _NOISE * torch.tensor([0.0, n, squares]).to(small)
     known = values.pow(alpha).sum()
-    return torch.stack(
-        [known + _rest(t, first, rest, noise, alpha) for t in (small, _radau(small))]
+    gauss, radau = (
+        (known + _quadrature(t, first, moments, noise, alpha)).cpu() / n**alpha
+        for t in (small, _with_zero(small))
     )
+    # The Gauss rule is exact for one degree more, so that it is the closer one more often.
+    traces = (2 * gauss + radau) / 3
+    trace = float(traces.mean())
+    entropy = _entropy(alpha, trace, abs(float((gauss - radau).mean())) / 2 + _NOISE * trace)
+    scatter = (traces - trace) / (trace * (1 - alpha) * math.log(2))
+    return entropy._replace(scatter=scatter, bits=min(entropy.bits, math.log2(n)))
 
 
-def _rest(
-    small: Tensor, first: Tensor, moments: list[float], noise: Tensor, alpha: float
-) -> Tensor:
+def _powers(values: Tensor) -> Tensor:
+    """Return the values to the powers 0, 1 and 2, (n_values, 3)."""
+    return values[:, None] ** torch.arange(3.0).to(values)
+
+
+def _largest(kernel: Tensor, floor: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the largest eigenvalues and their vectors (n_samples, n_values), as far as found.
+
+    The search starts from the Nyström approximation by a few samples.
+    """
+    rows = torch.randperm(len(kernel), generator=generator)[:_LANDMARKS].to(kernel.device)
+    near = kernel[rows]
+    vectors = torch.linalg.eigh(near[:, rows].double())[1][:, -_TOP:]
+    basis, small, residual = _lanczos(kernel, near.T @ vectors.to(kernel), _TOP_STEPS, floor)
     values, vectors = torch.linalg.eigh(small)
-    weights = (vectors[:_BLOCK].T @ first).square()
-    f = values.sign() * values.abs().pow(alpha)
-    powers = torch.stack([values**k for k in range(3)], 1)
-    root = weights.mean(1).sqrt()[:, None]
-    rows = torch.cat([root * powers, noise.diag() * (_BLOCK / 2) ** 0.5])
-    fit = torch.linalg.pinv(rows) @ torch.cat([root[:, 0] * f, torch.zeros_like(noise)])
-    return (f - powers @ fit) @ weights + float(fit @ fit.new_tensor(moments))
+    error = (residual @ vectors[-_TOP:].to(residual)).norm(dim=0) + floor
+    found = error < _CONVERGED * values
+    return values[found], basis @ vectors[:, found].to(basis)
 
 
-def _radau(small: Tensor) -> Tensor:
+def _quadrature(
+    small: Tensor, first: Tensor, moments: Tensor, noise: Tensor, alpha: float
+) -> Tensor:
+    """Return an estimate of the trace of K^α, less the eigenvalues found, for each probe.
+
+    Args:
+        small: K in the basis of the Lanczos steps.
+        first: the probes in the basis of the first step, (n_probes, n_probes).
+        moments: traces of K⁰, K¹ and K², less the eigenvalues found.
+        noise: rounding errors of these.
+        alpha: order.
+    """
+    values, vectors = torch.linalg.eigh(small)
+    weights = (vectors[: len(first)].T @ first).square()
+    # Rounding leaves some of the zeros negative; with their sign they cancel.
+    f, powers = values.sign() * values.abs().pow(alpha), _powers(values)
+    # p with the least sum of the variance over the probes and of the squared errors of its traces.
+    root = (weights.mean(1) * 2 / len(first)).sqrt()
+    rows = torch.cat([root[:, None] * powers, noise.diag()])
+    fit = torch.linalg.pinv(rows) @ torch.cat([root * f, torch.zeros_like(noise)])
+    found: Tensor = (f - powers @ fit) @ weights + fit @ moments
+    return found
+
+
+def _with_zero(small: Tensor) -> Tensor:
+    """Return K in the basis with its last block changed such that zero is an eigenvalue: Radau."""
     small = small.clone()
-    head, side = small[:-_BLOCK, :-_BLOCK], small[:-_BLOCK, -_BLOCK:]
+    head, side = small[:-_PROBES, :-_PROBES], small[:-_PROBES, -_PROBES:]
     ridge = _NOISE * small.norm() * torch.eye(len(head)).to(small)
-    small[-_BLOCK:, -_BLOCK:] = side.T @ torch.linalg.solve(head + ridge, side)
+    small[-_PROBES:, -_PROBES:] = side.T @ torch.linalg.solve(head + ridge, side)
     return small
 
 
-def _lanczos(kernel: Tensor, start: Tensor, floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    basis = kernel.new_zeros(len(start), _STEPS * _BLOCK)
-    small = start.new_zeros(basis.shape[1], basis.shape[1])
+def _lanczos(
+    kernel: Tensor, start: Tensor, steps: int, floor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a basis of the block Krylov space, K in it (float64), and what K leads out of it.
+
+    Args:
+        kernel: K, (n_samples, n_samples).
+        start: the first block, (n_samples, width).
+        steps: multiplications by K.
+        floor: norm of a direction below which it is rounding; its column is zero.
+    """
+    width = start.shape[1]
+    basis = start.new_zeros(len(start), steps * width)
+    small = torch.zeros(steps * width, steps * width, dtype=torch.float64, device=start.device)
     image = start
-    for step in range(_STEPS):
-        here, known = slice(step * _BLOCK, (step + 1) * _BLOCK), basis[:, : (step + 1) * _BLOCK]
-        basis[:, here] = _orthonormal(image.double(), floor if step else 0.0)
+    for step in range(steps):
+        here, known = slice(step * width, (step + 1) * width), basis[:, : (step + 1) * width]
+        basis[:, here] = _directions(image, floor if step else 0.0)
         image = kernel @ basis[:, here]
-        for _ in range(2):  # what is left may be so small that one pass leaves its rounding errors
+        for _ in range(2):  # what is left can be so small that one pass leaves rounding in it
             part = known.T @ image
             image -= known @ part
             small[: len(part), here] += part
-    return basis.double(), small.triu() + small.triu(1).T, image.double()
+    return basis, small.triu() + small.triu(1).T, image
 
 
-def _orthonormal(block: Tensor, floor: float) -> Tensor:
-    """Return the principal directions of the columns of a block; those below a floor are zero."""
-    values, vectors = torch.linalg.eigh(block.T @ block)
-    keep = values > max(floor**2, 1e-14 * float(values[-1]))
-    return block @ (vectors * torch.where(keep, values.clamp(min=1e-300).rsqrt(), 0.0))
+def _directions(block: Tensor, floor: float) -> Tensor:
+    """Return orthonormal columns that span a block; zeros for those below a floor."""
+    block = block.double()
+    squares, vectors = torch.linalg.eigh(block.T @ block)
+    keep = squares > max(floor**2, 1e-14 * float(squares[-1]))
+    scale = torch.where(keep, squares, torch.inf).rsqrt()
+    found: Tensor = block @ (vectors * scale)
+    return found.float()
