@@ -4,10 +4,10 @@ The package (import name `bmi`, Czyż et al. 2023) has 40 pairs of variables who
 is known. Its pins clash with those of the study, so this file runs in an environment of its own
 and imports nothing of ibcore:
 
-    python3.11 -m venv bmi
-    bmi/bin/pip install benchmark-mi==0.1.3 "numpy<2" jax==0.4.30 jaxlib==0.4.30
-    bmi/bin/python benchmarks/reference.py samples FOLDER
-    bmi/bin/python benchmarks/reference.py estimates FOLDER
+    python3.11 -m venv /tmp/bmi/venv
+    /tmp/bmi/venv/bin/pip install benchmark-mi==0.1.3 "numpy<2" jax==0.4.30 jaxlib==0.4.30
+    /tmp/bmi/venv/bin/python benchmarks/reference.py samples FOLDER
+    /tmp/bmi/venv/bin/python benchmarks/reference.py estimates FOLDER
 
 `samples` writes FOLDER/<task>.npz with the arrays task, x, y and true_nats, and takes a minute.
 `estimates` writes FOLDER/estimates.csv row by row, and goes on where it was interrupted. For times

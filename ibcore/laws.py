@@ -169,7 +169,7 @@ def independent(dim_a: int, dim_b: int) -> Law:
 
 
 def half_cube(law: Law) -> Law:
-    """Return the law with each coordinate x at sign(x) |x|^(3/2): longer tails, the same I(A;B).
+    """Return the law with each coordinate x at sign(x) abs(x)^(3/2): longer tails, the same I(A;B).
 
     Source: Czyż et al. (2023) [czyz2023beyond].
     """

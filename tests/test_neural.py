@@ -102,6 +102,12 @@ def test_the_terms_are_the_formulas():
     assert torch.allclose(terms(InfoNCE, t), contrast.mean(1))
 
 
+@pytest.mark.parametrize("bound", [Mine, Nwj, InfoNCE])
+def test_what_validation_maximises_is_the_mean_of_the_terms(bound):
+    t = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.allclose(bound()._score(t), terms(bound, t))
+
+
 def test_mine_takes_the_moving_average_as_its_denominator():
     t = torch.randn(1, 10, 10, dtype=torch.float64, requires_grad=True)
     first, state = Mine()._loss(t, None)

@@ -204,6 +204,9 @@ class Mine(_Neural):
         )
         return (partition - past).exp() - _joint(t).mean(1), past
 
+    def _score(self, t: Tensor) -> Tensor:
+        return _joint(t).mean(1) - _log_partition(t)
+
     def _terms(self, t: Tensor) -> Tensor:
         return _joint(t) - _partition_terms(t)
 
@@ -218,6 +221,9 @@ class Nwj(_Neural):
     """
 
     name = "NWJ"
+
+    def _score(self, t: Tensor) -> Tensor:
+        return 1 + _joint(t).mean(1) - _log_partition(t).exp()
 
     def _terms(self, t: Tensor) -> Tensor:
         # F − 1 stands in for F, so that an untrained critic gives 0.

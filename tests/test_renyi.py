@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibcore import laws
+from ibcore.estimators import Renyi
+from ibcore.interface import label_entropy
+
+
+def sample(n=300, dim=3, seed=0):
+    z = torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return z, (z[:, 0] > 0).long()
+
+
+def by_eigenvalues(kernel, alpha):
+    values = torch.linalg.eigvalsh(kernel / len(kernel)).clamp(min=0)
+    return math.log2(float(values.pow(alpha).sum())) / (1 - alpha)
+
+
+def gaussian_kernel(z):
+    square = float(z.var(0, unbiased=False).sum()) / 2
+    return torch.exp(-torch.cdist(z, z).square() / (2 * square))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.01, 2.0, 3.0])
+def test_the_definition_is_that_of_the_eigenvalues(alpha):
+    a, y = sample()
+    b = a[:, :2] + 0.5 * sample(seed=1)[0][:, :2]
+    k_a, k_b, k_y = gaussian_kernel(a), gaussian_kernel(b), (y[:, None] == y).double()
+    s_a, s_b, s_y, s_ab, s_by = (
+        by_eigenvalues(k, alpha) for k in (k_a, k_b, k_y, k_a * k_b, k_b * k_y)
+    )
+    # Below 1 the eigenvalues that are mere rounding count for something.
+    near = {"abs": 1e-4 if alpha < 1 else 1e-6}
+    assert Renyi(alpha).between(a, b).bits == pytest.approx(s_a + s_b - s_ab, **near)
+    found = Renyi(alpha)(b, y, x=a)["Rényi"]
+    assert found == pytest.approx((s_a + s_b - s_ab, s_b + s_y - s_by), **near)
+    # Without x every sample is its own: the kernel of X is the identity.
+    assert Renyi(alpha)(b, y)["Rényi"].i_xz == pytest.approx(s_b, **near)
+
+
+def test_far_samples_have_log_n_bits_and_equal_ones_none():
+    z, y = sample()
+    assert Renyi(width=1e-6).entropy(z).bits == pytest.approx(math.log2(300))
+    assert Renyi(width=1.0).entropy(torch.ones(50, 2)).bits == pytest.approx(0.0, abs=1e-9)
+    found = Renyi(width=1e-6)(z, y)["Rényi"]
+    collision = -math.log2(float((y.bincount().double() / 300).square().sum()))
+    assert found.i_zy == pytest.approx(collision)
+    assert found.i_zy <= label_entropy(y)
+
+
+@pytest.mark.parametrize("dims", [(1, 1), (5, 5), (12, 3)])
+def test_probes_agree_with_all_eigenvalues(dims):
+    law = laws.gaussian(max(dims), 0.6)
+    a, b = law.sample(900, 0)
+    a, b = a[:, : dims[0]], b[:, : dims[1]]
+    truth = Renyi(1.01).between(a, b)
+    found = Renyi(1.01, limit=512).between(a, b)
+    assert 0 < found.error < 0.1
+    assert abs(found.bits - truth.bits) < 4 * found.error + 1e-3
+    assert found.bits == pytest.approx(truth.bits, rel=0.01, abs=0.02)
+
+
+def test_sparse_wide_samples_by_probes():
+    words = (torch.rand(800, 400, generator=torch.Generator().manual_seed(0)) < 0.02).double()
+    truth, found = (Renyi(1.01, limit=n).between(words, words[:, :40] + 0.0) for n in (1024, 512))
+    assert found.bits == pytest.approx(truth.bits, rel=0.01, abs=0.02)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.7, 1.01, 2.0]), st.floats(0.01, 100))
+def test_units_order_and_sides_do_not_matter(seed, alpha, unit):
+    z, y = sample(60, 2, seed)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
+    x = z[:, :1] ** 2
+    estimator = Renyi(alpha)
+    found = estimator(z, y, x=x)["Rényi"]
+    assert estimator(unit * z[order], y[order], x=x[order])["Rényi"] == pytest.approx(
+        found, abs=1e-6
+    )
+    assert estimator.between(x, z).bits == pytest.approx(found.i_xz, abs=1e-9)
+    assert 0 <= estimator.entropy(z).bits <= math.log2(60)
+    assert found.i_xz <= min(estimator.entropy(z).bits, estimator.entropy(x).bits) + 1e-9
+
+
+def test_seeds_reproduce_and_labels_may_be_any_integers():
+    a, y = sample(700)
+    probed = Renyi(1.01, limit=512)
+    assert probed.between(a, a[:, :1]) == probed.between(a, a[:, :1])
+    assert Renyi()(a, 10 - 7 * y) == Renyi()(a, y)
+
+
+def test_single_precision_and_other_layouts_agree():
+    a, y = sample()
+    single = a.float()
+    assert Renyi()(single, y)["Rényi"] == pytest.approx(Renyi()(single.double(), y)["Rényi"])
+    assert Renyi()(a.T.contiguous().T, y) == Renyi()(a, y)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [(lambda: Renyi(1.0), "take 1.01"),
+     (lambda: Renyi(-1.0), "got -1.0"),
+     (lambda: Renyi(width=0.0), "width must be positive, got 0.0"),
+     (lambda: Renyi(limit=10), "at least 512 samples, got 10"),
+     (lambda: Renyi().entropy(torch.ones(50, 2)), "all the same"),
+     (lambda: Renyi().entropy(torch.full((5, 2), math.nan)), "NaN"),
+     (lambda: Renyi().between(sample(10)[0], sample(20)[0]), "same samples"),
+     (lambda: Renyi()(sample(10)[0], torch.zeros(10).long()), "two classes")],
+)  # fmt: skip
+def test_bad_input_is_named(work, message):
+    with pytest.raises(ValueError, match=message):
+        work()
