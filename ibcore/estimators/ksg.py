@@ -33,6 +33,8 @@ class Ksg:
 
     It estimates a density and needs values without ties. Where the k-th neighbour is a copy, k and
     all counts are those of the copies, so that discrete samples get their plug-in information.
+    Ties at other distances break it: values on a grid in several coordinates, such as many bits or
+    words, all lie equally far apart, and the estimate is too high even where there is nothing.
     Biased low in many dimensions, or where A and B hold more than log k + log N can show; a little
     negative near independence.
 
