@@ -11,8 +11,8 @@ from sklearn.feature_selection._mutual_info import _compute_mi_cc
 from torch import Tensor
 
 from benchmarks.measure import NOISE_VARIANCE, row, seconds
-from ibcore import laws
 from ibcore.estimators import InfoNCE, Ksg, Mine, Nwj, Pairwise, Renyi, Smile
+from ibcore.trials import distributions as laws
 
 REFERENCE = Path("build/reference")  # what benchmarks/reference.py wrote
 HOW = f"no samples in {REFERENCE}: make bench-reference draws them"

@@ -1,12 +1,12 @@
 """Published values beside ours: tolerance, verdict, and the ledger that shows them."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 MIME = "application/vnd.ibcore.claims+json"
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable", "stand-in", "reduced run")
@@ -108,6 +108,23 @@ class Ledger:
         """Return the claims rounded for print, in a form that JSON can hold."""
         return [self._row(claim) for claim in self.claims]
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """The claims as they are shown: a row a claim."""
+        return pd.DataFrame(
+            {
+                "Figure": r["figure"],
+                "Claim": r["claim"],
+                "Published": r["published"],
+                "Ours": f"{r['measured']} ± {r['spread']} {r['unit']} (n = {r['n']})",
+                "Accepted": r["tolerance"],
+                "Why this interval": r["reason"],
+                "Verdict": r["verdict"]
+                + ("" if r["source"] == "original" else f" ({r['source']})"),
+            }
+            for r in self.rows()
+        )
+
     def _row(self, claim: Claim) -> dict[str, Any]:
         def number(value: float) -> str:
             return (
@@ -133,25 +150,11 @@ class Ledger:
             f"{r['spread']} {r['unit']} (n = {r['n']}), accepted {r['tolerance']}: {r['verdict']}"
             for r in rows
         )
-        return {"text/plain": text, "text/html": _table(rows), MIME: rows}
+        html = self.table.to_html(index=False, classes="ledger", border=0)
+        return {"text/plain": text, "text/html": html, MIME: rows}
 
 
 def _interval(low: str, high: str) -> str:
     if low and high:
         return f"{low} to {high}"
     return f"≥ {low}" if low else f"≤ {high}" if high else "–"
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    head = ("Figure", "Claim", "Published", "Ours", "Accepted", "Why this interval", "Verdict")
-    cells = [
-        (r["figure"], r["claim"], r["published"],
-         f"{r['measured']} ± {r['spread']} {r['unit']} (n = {r['n']})",
-         r["tolerance"], r["reason"],
-         r["verdict"] + ("" if r["source"] == "original" else f" ({r['source']})"))
-        for r in rows
-    ]  # fmt: skip
-    lines = ["".join(f"<td>{html.escape(str(c))}</td>" for c in row) for row in cells]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    header = "".join(f"<th>{h}</th>" for h in head)
-    return f'<table class="ledger"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'

@@ -95,7 +95,7 @@ def fit_ensemble(
             losses = torch.tensor([found["train_loss"] for found in scores])
             check_loss(losses, seeds, epoch, learning_rate)
             history.scores += [
-                {"seed": seed, "epoch": epoch, **found}
+                {"run": seed, "epoch": epoch, **found}
                 for seed, found in zip(seeds, scores, strict=True)
             ]
             for run, seed in enumerate(seeds if on_snapshot else ()):
@@ -114,14 +114,14 @@ def _set_state(model: nn.Module, stacked: dict[str, Tensor], run: int) -> None:
 def _gradient_rows(
     moments: dict[str, RunningMoments], weights: dict[str, Tensor], seeds: list[int], epoch: int
 ) -> list[dict[str, Any]]:
-    by_layer = {
+    by_weight = {
         name: {k: v.tolist() for k, v in norms(moments[name], weight, dims=1).items()}
         for name, weight in weights.items()
     }
     return [
-        {"seed": seed, "epoch": epoch, "layer": layer, **{k: v[run] for k, v in found.items()}}
+        {"run": seed, "epoch": epoch, "weight": name, **{k: v[run] for k, v in found.items()}}
         for run, seed in enumerate(seeds)
-        for layer, found in by_layer.items()
+        for name, found in by_weight.items()
     ]
 
 

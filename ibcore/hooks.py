@@ -282,9 +282,9 @@ class GradientTracker(_Hooked):
         return hook
 
     def statistics(self) -> list[dict[str, Any]]:
-        """Return a row a weight: layer, mean_norm, deviation_norm and weight_norm, 2-norms."""
+        """Return a row a weight: weight (its name), mean_norm, deviation_norm and weight_norm."""
         return [
-            {"layer": name, **{k: float(v) for k, v in norms(self.moments[name], weight).items()}}
+            {"weight": name, **{k: float(v) for k, v in norms(self.moments[name], weight).items()}}
             for name, weight in self.weights.items()
         ]
 

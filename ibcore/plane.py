@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ibcore.interface import MutualInformation
+
 KEYS = ["run", "epoch", "layer", "estimator"]
-COLUMNS = [*KEYS, "i_xz", "i_zy", "finite", "singleton_share"]
+COLUMNS = [*KEYS, *MutualInformation._fields, "finite"]
 _ROUNDING = 1e-9  # bits: what float64 sums may be off by
 
 
@@ -20,7 +22,8 @@ class InformationPlane:
     """I(X;T) and I(T;Y) in bits for each run, epoch, layer and estimator.
 
     Args:
-        table: the columns run, epoch, layer, estimator, i_xz, i_zy, finite, singleton_share.
+        table: the columns run, epoch, layer, estimator, those of `MutualInformation`, and finite,
+            whether all activations were.
         metadata: n_samples, label_entropy (bits), layers (first to last), versions, and what the
             caller adds: parameters, seeds, hash of the data.
     """
@@ -128,7 +131,7 @@ class InformationPlane:
 
     def _flags(self, estimator: str) -> list[tuple[str, str, int, int]]:
         rows, h_y = self.select(estimator), self.metadata["label_entropy"]
-        ceiling = min(self.ceiling, self.metadata.get("ceilings", {}).get(estimator, np.inf))
+        ceiling = rows["ceiling"].clip(upper=self.ceiling)
         held = {
             "saturated": rows["i_xz"] >= 0.99 * ceiling,
             "above H(Y)": rows["i_zy"] > h_y + _ROUNDING,

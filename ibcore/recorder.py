@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ibcore.interface import Estimator, apply, label_entropy
+from ibcore.discrete import label_entropy
+from ibcore.interface import Estimator, MutualInformation, apply
 from ibcore.plane import COLUMNS, KEYS, InformationPlane
 
 Estimators = Sequence[Estimator] | Mapping[str, Estimator | Mapping[str, Estimator]]
@@ -51,7 +52,6 @@ class PlaneRecorder:
         self._x = None if x is None else self._chosen("x", x)
         self._rows: list[dict[str, Any]] = []
         self._layers: list[str] = []
-        self._ceilings: dict[str, float] = {}
         self._metadata = dict(metadata or {})
 
     def __call__(self, snapshot: Any) -> None:
@@ -64,13 +64,10 @@ class PlaneRecorder:
             for label in self._estimators:
                 estimator = self._estimator(label, layer)
                 for row in _measure(estimator, z, self._y, self._x):
-                    bound = row.pop("estimator")
+                    bound = row["estimator"]
                     name = f"{label} {bound}" if isinstance(label, str) else bound
-                    if hasattr(estimator, "ceiling"):
-                        self._ceilings[name] = estimator.ceiling(len(self._y))
-                    self._rows.append(
-                        {"run": run, "epoch": epoch, "layer": layer, "estimator": name, **row}
-                    )
+                    at = {"run": run, "epoch": epoch, "layer": layer}
+                    self._rows.append({**row, **at, "estimator": name})
 
     def _chosen(self, name: str, z: Tensor) -> Tensor:
         if self._samples is None:
@@ -107,7 +104,6 @@ class PlaneRecorder:
                 "label_entropy": label_entropy(self._y),
                 "layers": list(self._layers),
                 "estimators": [repr(e) for e in self._estimators.values()],
-                "ceilings": self._ceilings,
                 "versions": {p: version(p) for p in packages}
                 | {"python": platform.python_version()},
                 **self._metadata,
@@ -162,19 +158,9 @@ def _measure(estimator: Estimator, z: Tensor, y: Tensor, x: Tensor | None) -> li
         low, high = (float(v) for v in finite.aminmax()) if len(finite) else (0.0, 0.0)
         low, high = (low, high) if low < high else (0.0, 1.0)
         named = apply(estimator, torch.linspace(low, high, len(z), dtype=torch.float64), y, x)
-        return [
-            {"estimator": name, "i_xz": np.nan, "i_zy": np.nan, "finite": False,
-             "singleton_share": np.nan}
-            for name in named
-        ]  # fmt: skip
-    share = getattr(estimator, "singleton_share", lambda _: np.nan)(z)
+        none = MutualInformation(np.nan, np.nan)._asdict()
+        return [{"estimator": name, **none, "finite": False} for name in named]
     return [
-        {
-            "estimator": name,
-            "i_xz": mi.i_xz,
-            "i_zy": mi.i_zy,
-            "finite": True,
-            "singleton_share": share,
-        }
+        {"estimator": name, **mi._asdict(), "finite": True}
         for name, mi in apply(estimator, z, y, x).items()
     ]

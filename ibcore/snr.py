@@ -23,31 +23,31 @@ def signal_to_noise(gradients: pd.DataFrame) -> pd.DataFrame:
 def cumulative_signal_to_noise(gradients: pd.DataFrame) -> pd.DataFrame:
     """Return the curves that the original paper's published code draws.
 
-    mean = Σ ‖⟨∇W⟩‖₂,  deviation = √(Σ ‖std ∇W‖₂); both sums run from the first layer to this one.
+    mean = Σ ‖⟨∇W⟩‖₂,  deviation = √(Σ ‖std ∇W‖₂); both sums run from the first weight to this one.
     The root is that code's: where the sum is below one it lifts the deviations off the means.
 
     Args:
-        gradients: `History.gradients`, layers first to last within each seed and epoch.
+        gradients: `History.gradients`, weights first to last within each run and epoch.
     Returns:
         The same rows with the columns mean, deviation and ratio.
     Source: the plotting code that accompanies Shwartz-Ziv & Tishby (2017)
         [shwartz2017opening]; it takes gradients after the update, `fit` those of the update.
     """
-    sums = gradients.groupby(["seed", "epoch"], sort=False)[["mean_norm", "deviation_norm"]]
+    sums = gradients.groupby(["run", "epoch"], sort=False)[["mean_norm", "deviation_norm"]]
     summed = sums.cumsum()
     mean, deviation = summed["mean_norm"], summed["deviation_norm"] ** 0.5
     return gradients.assign(mean=mean, deviation=deviation, ratio=mean / deviation)
 
 
 def turning_epoch(ratios: pd.DataFrame) -> pd.Series:
-    """Return for each seed and layer the epoch where the mean first falls below the deviation.
+    """Return for each run and weight the epoch where the mean first falls below the deviation.
 
     It is the first epoch with a ratio below one after an epoch with a ratio of one or more.
 
     Args:
         ratios: what `signal_to_noise` or `cumulative_signal_to_noise` returns.
     Returns:
-        Epochs by (seed, layer); NaN where the mean was never above, or never fell below.
+        Epochs by (run, weight); NaN where the mean was never above, or never fell below.
     """
 
     def first_fall(rows: pd.DataFrame) -> float:
@@ -55,5 +55,5 @@ def turning_epoch(ratios: pd.DataFrame) -> pd.Series:
         was_above = (rows["ratio"] >= 1).cummax()
         return float(rows.loc[was_above & (rows["ratio"] < 1), "epoch"].min())
 
-    grouped = ratios.groupby(["seed", "layer"], sort=False)[["epoch", "ratio"]]
+    grouped = ratios.groupby(["run", "weight"], sort=False)[["epoch", "ratio"]]
     return grouped.apply(first_fall)

@@ -24,7 +24,7 @@ class TrainingDivergedError(ArithmeticError):
 class Snapshot(NamedTuple):
     """Activations over a whole data set after one epoch: layer name → (n_samples, ...)."""
 
-    seed: int
+    run: int
     epoch: int
     activations: dict[str, Tensor]
 
@@ -34,8 +34,8 @@ class History:
     """What `fit` saw at the snapshot epochs.
 
     Args:
-        scores: a row a seed and epoch: train and test loss (bits) and accuracy, as dicts.
-        gradient_rows: a row a seed, epoch and layer: norms of the gradient's moments, as dicts.
+        scores: a row a run and epoch: train and test loss (bits) and accuracy, as dicts.
+        gradient_rows: a row a run, epoch and weight: norms of the gradient's moments, as dicts.
         snapshots: activations, where a tracker was given and no `on_snapshot` took them.
     """
 
@@ -45,12 +45,12 @@ class History:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Seed, epoch, train_loss, train_accuracy, test_loss, test_accuracy; losses in bits."""
+        """Run, epoch, train_loss, train_accuracy, test_loss, test_accuracy; losses in bits."""
         return pd.DataFrame(self.scores)
 
     @property
     def gradients(self) -> pd.DataFrame:
-        """Seed, epoch, layer, mean_norm, deviation_norm, weight_norm; see `ibcore.snr`."""
+        """Run, epoch, weight, mean_norm, deviation_norm, weight_norm; see `ibcore.snr`."""
         return pd.DataFrame(self.gradient_rows)
 
 
@@ -135,7 +135,7 @@ def fit(
             loss.backward()
             steps.step()
         if look:
-            at = {"seed": seed, "epoch": epoch}
+            at = {"run": seed, "epoch": epoch}
             if gradients:
                 history.gradient_rows += [{**at, **row} for row in gradients.statistics()]
             scores = score(_evaluate(model, x, *graph), y, ds)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ibcore.contract import LAWS, Subject, check, layer, subjects
 from ibcore.interface import MutualInformation, apply
+from ibcore.trials.contract import LAWS, Subject, check, layer, subjects
 
 
 @pytest.mark.parametrize("name", subjects())

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ibcore.discrete import label_entropy
 from ibcore.estimators import Binning, Pairwise
 from ibcore.estimators.distances import squared_distances
 from ibcore.estimators.noise import MaximumLikelihood, Percentile, Proportional
-from ibcore.interface import label_entropy
 
 ESTIMATORS = [Pairwise(0.1), Pairwise(1e-3), Binning(), Binning(width=0.07)]
 EXACT = 1e-9  # bits: what float64 sums may be off by
@@ -575,7 +575,7 @@ def plug_in(bins, y):
 
     y = y.numpy()[:, None]
     h_t = entropy(bins)
-    return {"binning": (h_t, h_t + entropy(y) - entropy(np.hstack([bins, y])))}
+    return {"Binning": (h_t, h_t + entropy(y) - entropy(np.hstack([bins, y])))}
 
 
 @given(samples(), st.integers(2, 40))
@@ -597,7 +597,7 @@ def test_bins_of_one_width_are_those_of_numpy(data, width):
 @given(samples())
 def test_binned_information_about_the_label_is_never_negative(data):
     for estimator in (Binning(), Binning(width=0.3)):
-        assert estimator(*data)["binning"].i_zy >= -EXACT
+        assert estimator(*data)["Binning"].i_zy >= -EXACT
 
 
 @pytest.mark.parametrize("estimator", [Binning(), Binning(edges=3), Binning(width=0.5)], ids=str)
@@ -630,7 +630,7 @@ def test_bins_far_apart_in_many_dimensions_are_never_confused(bins, width):
 @pytest.mark.parametrize("estimator", [Binning(edges=3), Binning(width=0.5)], ids=str)
 def test_any_one_of_200_dimensions_tells_two_samples_apart(estimator):
     z = torch.cat([torch.eye(200), torch.zeros(1, 200)]) - 0.5
-    found = estimator(z, torch.arange(201) % 2)["binning"]
+    found = estimator(z, torch.arange(201) % 2)["Binning"]
     assert found.i_xz == pytest.approx(math.log2(201), abs=EXACT)
 
 
@@ -638,22 +638,22 @@ def test_the_default_is_30_edges_on_minus_one_to_one():
     assert Binning() == Binning(edges=30, low=-1.0, high=1.0)
     z = torch.linspace(-1, 1, 30, dtype=torch.float64)[:-1] + 0.5 * 2 / 29  # middle of each bin
     y = torch.arange(29) % 2
-    assert Binning()(z, y)["binning"].i_xz == pytest.approx(math.log2(29), abs=EXACT)
+    assert Binning()(z, y)["Binning"].i_xz == pytest.approx(math.log2(29), abs=EXACT)
     z_again = torch.cat([z - 0.01, z, z + 0.01])
-    assert Binning()(z_again, y.repeat(3))["binning"].i_xz == pytest.approx(math.log2(29))
+    assert Binning()(z_again, y.repeat(3))["Binning"].i_xz == pytest.approx(math.log2(29))
 
 
 def test_values_of_one_bin_are_one_value():
     z = torch.tensor([0.01, 0.06, 0.08, 0.13, -0.01, -0.06])
     y = torch.tensor([0, 1, 0, 1, 0, 1])
-    found = Binning(width=0.07)(z, y)["binning"]
+    found = Binning(width=0.07)(z, y)["Binning"]
     assert found == pytest.approx((math.log2(3), 0), abs=EXACT)
 
 
 @pytest.mark.parametrize("value", [-1.0, 1.0])
 def test_the_outer_edges_are_inside(value):
     z = torch.tensor([0.0, value, value])
-    found = Binning(edges=2)(z, torch.tensor([0, 1, 1]))["binning"]
+    found = Binning(edges=2)(z, torch.tensor([0, 1, 1]))["Binning"]
     assert found.i_xz <= math.log2(2)
 
 
@@ -666,20 +666,20 @@ def test_values_outside_the_edges_are_refused_with_the_range(value):
 
 def test_a_width_has_no_limits():
     z = torch.tensor([-1e6, 0.0, 1e6])
-    found = Binning(width=0.5)(z, torch.tensor([0, 1, 1]))["binning"]
+    found = Binning(width=0.5)(z, torch.tensor([0, 1, 1]))["Binning"]
     assert found.i_xz == pytest.approx(math.log2(3), abs=EXACT)
 
 
 @pytest.mark.parametrize("width", [1e-2, 1e-8, 1e-16, 1e-25, 1e-300])
 def test_as_bins_shrink_the_estimate_goes_to_log2_n(width):
     z = torch.linspace(-0.9, 1, 64, dtype=torch.float64)
-    found = Binning(width=width)(z, torch.arange(64) % 2)["binning"]
+    found = Binning(width=width)(z, torch.arange(64) % 2)["Binning"]
     assert found == pytest.approx((6, 1), abs=EXACT)
 
 
 def test_huge_values_keep_their_order_apart():
     z = torch.tensor([1e25, 2e25, 3e25, -1e25])
-    found = Binning(width=0.07)(z, torch.tensor([0, 1, 0, 1]))["binning"]
+    found = Binning(width=0.07)(z, torch.tensor([0, 1, 0, 1]))["Binning"]
     assert found == pytest.approx((2, 1), abs=EXACT)
 
 

@@ -2,6 +2,8 @@
 
 import ast
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ibcore
-from ibcore.interface import MutualInformation, check_samples, entropy, label_entropy
+from ibcore.checks import check_samples
+from ibcore.discrete import entropy, label_entropy
+from ibcore.interface import MutualInformation
 
 PACKAGE = Path(ibcore.__file__).parent
 counts = st.lists(st.integers(0, 10_000), min_size=1, max_size=30).filter(any)
@@ -93,16 +97,35 @@ def test_the_interface_imports_nothing_local():
     ids=lambda path: path.stem,
 )  # fmt: skip
 def test_an_estimator_imports_the_interface_and_what_estimators_share(path):
-    shared = {"ibcore.estimators.distances", "ibcore.estimators.critic"}
-    assert local_imports(path) <= {"ibcore.interface"} | shared
+    shared = {"distances", "critic", "spectra"}
+    allowed = {"ibcore.interface", "ibcore.checks", "ibcore.discrete"}
+    assert local_imports(path) <= allowed | {f"ibcore.estimators.{room}" for room in shared}
 
 
-@pytest.mark.parametrize("room", ["originals", "standins", "data", "models", "hooks"])
-def test_data_models_and_hooks_know_no_estimator_and_no_result(room):
-    known = {"ibcore.interface"}
-    if room in ("data", "standins"):
-        known |= {"ibcore.originals", "ibcore.standins"}
-    assert local_imports(PACKAGE / f"{room}.py") <= known
+@pytest.mark.parametrize("room", ["models", "hooks"])
+def test_models_and_hooks_know_no_estimator_and_no_result(room):
+    assert local_imports(PACKAGE / f"{room}.py") <= {"ibcore.checks"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "data").glob("*.py")), ids=lambda path: path.stem
+)
+def test_data_know_checks_and_other_data_only(path):
+    known = local_imports(path) - {"ibcore.checks"}
+    assert all(name.startswith("ibcore.data") for name in known)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "plotting").glob("*.py")), ids=lambda path: path.stem
+)
+def test_plotting_knows_tables_only(path):
+    known = local_imports(path) - {"ibcore.plane"}
+    assert all(name.startswith("ibcore.plotting") for name in known)
+
+
+def test_the_package_imports_without_matplotlib():
+    code = "import sys, ibcore; assert 'matplotlib' not in sys.modules; ibcore.plotting.accuracy"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_plotting_imports_results_alone():

@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from ibcore import laws
 from ibcore.estimators import DivergedError, InfoNCE, Mine, Nwj, Smile
 from ibcore.estimators import neural as module
 from ibcore.estimators.critic import Critic, Folds, components
+from ibcore.trials import distributions as laws
 
 BOUNDS = [Mine, Nwj, InfoNCE, Smile]
 QUICK = {"steps": 300}

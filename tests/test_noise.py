@@ -15,11 +15,11 @@ from scipy.spatial.distance import pdist
 from scipy.special import logsumexp
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ibcore.estimators.distances import distance_histogram
 from ibcore.estimators.noise import (
     MaximumLikelihood,
     Percentile,
     Proportional,
-    distance_histogram,
 )
 
 POLICIES = [Percentile(), Percentile(0.5, 10.0, 2), Proportional(), MaximumLikelihood()]

@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import ibcore
-from ibcore import originals
-from ibcore.interface import label_entropy
-from ibcore.originals import LETTERS, DataUnavailableError, fetch, one_hot, parse_idx, parse_names
+from ibcore.data import originals
+from ibcore.data.originals import (
+    LETTERS,
+    DataUnavailableError,
+    fetch,
+    one_hot,
+    parse_idx,
+    parse_names,
+)
+from ibcore.discrete import label_entropy
 
 FOLDER = Path(os.environ.get("IBCORE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 with_files = pytest.mark.skipif(not (FOLDER / "mnist").is_dir(), reason=f"no files in {FOLDER}")

@@ -75,7 +75,7 @@ def test_the_table_has_one_row_a_run_epoch_layer_and_estimate():
     assert list(table.columns[:6]) == [*keys, "i_xz", "i_zy"]
     assert not table.duplicated(keys).any()
     assert len(table) == 2 * 3 * 3 * 3
-    assert set(table["estimator"]) == {"BD", "KL", "binning"}
+    assert set(table["estimator"]) == {"BD", "KL", "Binning"}
 
 
 def test_the_values_are_those_of_the_estimators():
@@ -295,9 +295,9 @@ def test_a_plane_of_one_layer_has_no_inequality_to_break():
 def test_the_share_of_singletons_is_that_of_the_bins():
     z = torch.linspace(-1, 1, N)[:, None]
     alone = information_plane([(0, 1, {"a": z, "b": z})], Y, [Binning(width=1e-3)])
-    assert flag(alone, "singletons", "binning") == (2, 2)
+    assert flag(alone, "singletons", "Binning") == (2, 2)
     together = information_plane([(0, 1, {"a": z, "b": z})], Y, [Binning(width=1.5)])
-    assert flag(together, "singletons", "binning")[0] == 0
+    assert flag(together, "singletons", "Binning")[0] == 0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -326,14 +326,14 @@ def test_bins_that_start_above_zero_flag_what_is_not_finite_too():
     z = torch.linspace(1, 2, N)[:, None]
     bad = torch.where(z > 1.9, math.nan, z)
     made = information_plane([(0, 1, {"a": z, "b": bad})], Y, [Binning(low=0.5, high=2.5)])
-    assert flag(made, "not finite", "binning") == (1, 2)
+    assert flag(made, "not finite", "Binning") == (1, 2)
 
 
 def test_a_plane_of_a_dead_run_alone_is_flagged_through_and_through():
     dead = {layer: torch.full((N, 2), math.nan) for layer in LAYERS}
     read = Pairwise(MaximumLikelihood())
     made = information_plane([(0, 1, dead)], Y, {0: Pairwise(), 1: Binning(), "read": read})
-    for name in ("BD", "KL", "binning", "read BD", "read KL"):
+    for name in ("BD", "KL", "Binning", "read BD", "read KL"):
         assert flag(made, "not finite", name) == (3, 3)
         assert flag(made, "DPI, X", name)[0] == 0
 
@@ -631,5 +631,5 @@ def test_a_plane_by_estimators_of_samples():
     x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
     plane = information_plane([(0, 1, {"a": x[:, :2]})], y, named(["Ksg", "Renyi"]), x=x)
-    assert list(plane.table["estimator"]) == ["KSG", "Rényi"]
+    assert list(plane.table["estimator"]) == ["Ksg", "Rényi"]
     assert (plane.table[["i_xz", "i_zy"]] > 0).all().all()

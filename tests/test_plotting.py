@@ -31,7 +31,7 @@ def plane(runs=3, epochs=EPOCHS, n_samples=4096, layers=LAYERS):
 
 def gradients(seeds=3):
     rows = [
-        {"seed": seed, "epoch": epoch, "layer": layer,
+        {"run": seed, "epoch": epoch, "layer": layer,
          "mean": (1 + 0.1 * seed) * (2 + depth) / epoch, "deviation": (1 + 0.1 * seed) * 0.1}
         for seed in range(seeds) for epoch in EPOCHS for depth, layer in enumerate(LAYERS)
     ]  # fmt: skip
@@ -40,7 +40,7 @@ def gradients(seeds=3):
 
 def history(seeds=3):
     rows = [
-        {"seed": seed, "epoch": epoch, "train_accuracy": 0.5 + 0.1 * math.log10(epoch),
+        {"run": seed, "epoch": epoch, "train_accuracy": 0.5 + 0.1 * math.log10(epoch),
          "test_accuracy": 0.5 + 0.05 * math.log10(epoch) + 0.01 * seed}
         for seed in range(seeds) for epoch in EPOCHS
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from ibcore.snr import cumulative_signal_to_noise, signal_to_noise, turning_epoc
 def rows(*values, seed=0, epoch=1):
     """Gradient rows of one epoch: (mean_norm, deviation_norm, weight_norm) for each layer."""
     return [
-        {"seed": seed, "epoch": epoch, "layer": f"layer{n}", "mean_norm": m, "deviation_norm": d,
+        {"run": seed, "epoch": epoch, "layer": f"layer{n}", "mean_norm": m, "deviation_norm": d,
          "weight_norm": w}
         for n, (m, d, w) in enumerate(values, 1)
     ]  # fmt: skip
@@ -41,7 +41,7 @@ def test_equation_3_9_of_gradients_by_hand():
     with ibcore.GradientTracker(model) as tracker:
         for gradient in gradients:
             (model.weight * gradient).sum().backward()
-        table = pd.DataFrame([{"seed": 0, "epoch": 1, **r} for r in tracker.statistics()])
+        table = pd.DataFrame([{"run": 0, "epoch": 1, **r} for r in tracker.statistics()])
     found = signal_to_noise(table).iloc[0]
     g, weight = gradients.numpy(), np.linalg.norm(model.weight.detach().numpy())
     mean = sum(g) / len(g)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ibcore
-from ibcore import standins
+from ibcore.data import standins
 
 OPTIONS = {"cora": {}, "names": {}, "mnist": {"size": 200, "test_size": 100}}
 

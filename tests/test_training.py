@@ -199,9 +199,9 @@ def test_the_table_has_a_row_a_snapshot_and_the_promised_columns():
     model = net(0)
     with GradientTracker(model) as gradients:
         history = fit(model, blobs(), seed=3, snapshots=[1, 3], gradients=gradients, **SETTINGS)
-    assert list(history.table.columns) == ["seed", "epoch", *SCORES]
-    assert history.table[["seed", "epoch"]].to_numpy().tolist() == [[3, 1], [3, 3]]
-    assert list(history.gradients.columns) == ["seed", "epoch", "layer", *NORMS]
+    assert list(history.table.columns) == ["run", "epoch", *SCORES]
+    assert history.table[["run", "epoch"]].to_numpy().tolist() == [[3, 1], [3, 3]]
+    assert list(history.gradients.columns) == ["run", "epoch", "layer", *NORMS]
     layers = [f"linear{n}.weight" for n in (1, 2, 3)]
     assert history.gradients["layer"].tolist() == 2 * layers
 
@@ -487,8 +487,8 @@ def assert_same_runs(build, data, seeds, layers="*", **settings):
     )
     tight = {"rtol": 1e-7, "atol": 1e-10}
     for keys, ours, theirs in (
-        (["seed", "epoch"], history.table, scores),
-        (["seed", "epoch", "layer"], history.gradients, gradient_rows),
+        (["run", "epoch"], history.table, scores),
+        (["run", "epoch", "layer"], history.gradients, gradient_rows),
     ):
         pd.testing.assert_frame_equal(in_order(ours, keys), in_order(theirs, keys), **tight)
     for found in (taken, snapshots):

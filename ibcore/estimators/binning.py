@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ibcore.interface import MutualInformation, check_samples, plug_in
+from ibcore.checks import check_samples
+from ibcore.discrete import plug_in
+from ibcore.interface import MutualInformation
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Binning:
             )
 
     def __call__(self, z: Tensor, y: Tensor) -> dict[str, MutualInformation]:
-        """Return {"binning": estimate} in bits.
+        """Return {"Binning": estimate} in bits.
 
         Args:
             z: representation, shape (n_samples, ...), any float dtype.
@@ -51,12 +53,10 @@ class Binning:
             ValueError: values outside [low, high]; or see `check_samples`.
         """
         z, y = check_samples(z, y)
-        return {"binning": plug_in(self._codes(z), y)}
-
-    def singleton_share(self, z: Tensor) -> float:
-        """Return the share of occupied bins that hold one sample; near 1 the estimate is log₂ N."""
-        counts = torch.bincount(self._codes(z.detach().reshape(len(z), -1)))
-        return float((counts == 1).sum() / (counts > 0).sum())
+        codes = self._codes(z)
+        counts = torch.bincount(codes)
+        alone = float((counts == 1).sum() / (counts > 0).sum())
+        return {"Binning": plug_in(codes, y)._replace(singleton_share=alone)}
 
     def _codes(self, z: Tensor) -> Tensor:
         """Return a number in 0..n_samples−1 for each sample, the same where the bins are."""

@@ -1,11 +1,16 @@
 """Squared distances between samples, tile by tile, exact where it matters."""
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ibcore.checks import check_representation
+
+TOLERANCE = 1e-10  # of a squared distance, as a share of the total variance
 _BLOCK = 1024  # samples a tile: fewer than 1024² pairs give too little work for two threads
 
 
@@ -41,3 +46,69 @@ def squared_distances(z: Tensor, tolerance: float) -> Iterator[tuple[slice, slic
             if i == j:
                 tile.fill_diagonal_(0.0)
             yield i, j, tile
+
+
+def distance_histogram(z: Tensor, bins: int = 100, power: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share of the pairs of samples in each bin of distance, and the bins' edges.
+
+    Bins are of one width, from zero to the largest distance. Distances are counted tile by tile
+    and not stored.
+
+    Args:
+        z: representation, shape (n_samples, ...), any float dtype.
+        bins: number of bins.
+        power: 1 for distances, 2 for their squares.
+    Returns:
+        Shares, shape (bins,), which sum to 1; edges, shape (bins + 1,), in the unit of z, or its
+        square.
+    Raises:
+        ValueError: all samples agree, no bins, another power, or z is no representation.
+    """
+    if bins < 1 or power not in (1, 2):
+        raise ValueError(f"bins must be at least 1 and power 1 or 2, got {bins} and {power}")
+    z = check_representation(z)
+    tolerance = TOLERANCE * total_variance(z)
+    largest = max(float(tile.max()) for _, _, tile in squared_distances(z, tolerance))
+    counts = torch.zeros(bins, dtype=torch.int64, device=z.device)
+    for squares in _pairs(z, tolerance):
+        index = squares.div_(largest).pow_(power / 2).mul_(bins).long().clamp_(max=bins - 1)
+        counts += torch.bincount(index, minlength=bins)
+    return (counts.double() / counts.sum()).cpu().numpy(), np.linspace(
+        0, largest ** (power / 2), bins + 1
+    )
+
+
+def _pairs(z: Tensor, tolerance: float) -> Iterator[Tensor]:
+    """Yield the squared distances of all pairs i < j, in one dimension, tile by tile."""
+    for i, j, tile in squared_distances(z, tolerance):
+        yield tile[torch.ones_like(tile, dtype=torch.bool).triu(1)] if i == j else tile.flatten()
+
+
+def order_statistic(z: Tensor, share: float, tolerance: float) -> float:
+    """Return the smallest squared distance that a share of the pairs does not pass, to 10⁻⁶.
+
+    The order of positive floats is that of their bits, of which each pass settles sixteen.
+    """
+    rank = math.ceil(share * (len(z) * (len(z) - 1) // 2))
+    known = 0
+    for shift in (48, 32):
+        counts = torch.zeros(2**16, dtype=torch.int64, device=z.device)
+        for squares in _pairs(z, tolerance):
+            bits = squares.abs_().view(torch.int64) >> shift  # −0 has another sign bit
+            counts += torch.bincount(bits[bits >> 16 == known] & 0xFFFF, minlength=2**16)
+        below = counts.cumsum(0)
+        digit = int(torch.searchsorted(below, rank))
+        rank -= int(below[digit] - counts[digit])
+        known = known << 16 | digit
+    return float(np.int64(known << 32).view(np.float64))
+
+
+def total_variance(z: Tensor) -> float:
+    """Return the trace of the covariance, which is half the mean squared distance."""
+    centre = z.mean(0, dtype=torch.float64)
+    total = sum(float((part.double() - centre).square().sum()) for part in z.split(1024))
+    if total == 0 or bool((z == z[0]).all()):
+        raise ValueError(
+            f"all {len(z)} samples agree: no scale of noise can be read off a constant layer"
+        )
+    return total / len(z)

@@ -10,14 +10,9 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma
 from torch import Tensor
 
+from ibcore.checks import check_inputs, check_pair, check_samples
 from ibcore.estimators.critic import normal_scores
-from ibcore.interface import (
-    Estimate,
-    MutualInformation,
-    check_inputs,
-    check_pair,
-    check_samples,
-)
+from ibcore.interface import Estimate, MutualInformation
 
 _TREE = 10  # dimensions of the joint space above which a tree looks at most of the pairs anyway
 _BLOCK = 512  # rows of distances at once, without a tree
@@ -58,7 +53,7 @@ class Ksg:
     def __call__(
         self, z: Tensor, y: Tensor, x: Tensor | None = None
     ) -> dict[str, MutualInformation]:
-        """Return {"KSG": estimate} in bits.
+        """Return {"Ksg": estimate} in bits.
 
         Args:
             z: representation, shape (n_samples, ...), any float dtype.
@@ -69,8 +64,8 @@ class Ksg:
             ValueError: no x, as few samples as neighbours, or see `check_samples`.
         """
         z, y = check_samples(z, y)
-        i_xz = self.between(check_inputs(x, self), z)
-        return {"KSG": MutualInformation(i_xz.bits, self.label(z, y).bits)}
+        i_xz, i_zy = self.between(check_inputs(x, self), z), self.label(z, y)
+        return {"Ksg": MutualInformation(i_xz.bits, i_zy.bits, i_xz.error, i_zy.error)}
 
     def between(self, a: Tensor, b: Tensor) -> Estimate:
         """Return I(A;B) in bits, with the standard error of its mean over the samples.

@@ -3,22 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 from tqdm import tqdm
 
+from ibcore.checks import check_inputs, check_pair, check_samples, stream
 from ibcore.estimators.critic import TILE, Critic, Folds, components
-from ibcore.interface import (
-    Estimate,
-    MutualInformation,
-    check_inputs,
-    check_pair,
-    check_samples,
-    stream,
-)
+from ibcore.interface import Estimate, MutualInformation
 
 _LEAST = 40  # samples: fewer leave no fold to train on
 _LEARNING_RATE = 3e-3
@@ -52,7 +45,6 @@ class _Neural:
         ValueError: fewer than two folds, one step or two samples a step.
     """
 
-    name: ClassVar[str]
     folds: int = 4
     steps: int = 2000
     batch_size: int = 128
@@ -68,7 +60,7 @@ class _Neural:
     def __call__(
         self, z: Tensor, y: Tensor, x: Tensor | None = None
     ) -> dict[str, MutualInformation]:
-        """Return I(X;Z) and I(Z;Y) in bits, under the bound's name.
+        """Return I(X;Z) and I(Z;Y) in bits, under the name of the class.
 
         Args:
             z: representation, shape (n_samples, ...), any float dtype.
@@ -81,7 +73,17 @@ class _Neural:
         z, y = check_samples(z, y)
         labels = one_hot(torch.unique(y, return_inverse=True)[1]).to(torch.float64)
         i_xz, i_zy = self.many([(check_inputs(x, self).to(z.device), z), (z, labels)])
-        return {self.name: MutualInformation(i_xz.bits, i_zy.bits)}
+        most = self.ceiling(len(z))
+        return {self.name: MutualInformation(i_xz.bits, i_zy.bits, i_xz.error, i_zy.error, most)}
+
+    @property
+    def name(self) -> str:
+        """Name of the bound: that of its class."""
+        return type(self).__name__
+
+    def ceiling(self, n_samples: int) -> float:
+        """Return what no estimate from so many samples can pass, in bits."""
+        return math.inf
 
     def between(self, a: Tensor, b: Tensor) -> Estimate:
         """Return I(A;B) in bits, with its standard error over the held-out samples.
@@ -128,7 +130,7 @@ class _Neural:
         self._fit(critic, data, generator)
         terms = torch.cat([self._terms(critic(a, b)) for a, b in data.held_out()], 1)
         if not terms.isfinite().all():
-            raise DivergedError(f"{type(self).__name__} has no finite value on held-out samples")
+            raise DivergedError(f"{self.name} has no finite value on held-out samples")
         terms = terms.reshape(len(pairs), -1) / math.log(2)
         errors = terms.std(1) / math.sqrt(terms.shape[1])
         # A bound below 0 says no more than I ≥ 0.
@@ -192,8 +194,6 @@ class Mine(_Neural):
         [belghazi2018mine, landsverk2021inductive].
     """
 
-    name = "MINE"
-
     def _loss(self, t: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         partition = _log_partition(t)
         now = partition.detach()
@@ -220,8 +220,6 @@ class Nwj(_Neural):
     Source: Nguyen, Wainwright & Jordan (2010), eq. 22 [nguyen2010estimating].
     """
 
-    name = "NWJ"
-
     def _score(self, t: Tensor) -> Tensor:
         return 1 + _joint(t).mean(1) - _log_partition(t).exp()
 
@@ -244,8 +242,6 @@ class InfoNCE(_Neural):
         [oord2018representation, poole2019variational].
     """
 
-    name = "InfoNCE"
-
     def _terms(self, t: Tensor) -> Tensor:
         return _joint(t) - t.logsumexp(2) + math.log(t.shape[1])
 
@@ -267,7 +263,6 @@ class Smile(_Neural):
     Source: Song & Ermon (2020), eq. 17 [song2020understanding].
     """
 
-    name = "SMILE"
     limit: float = 5.0
 
     def _score(self, t: Tensor) -> Tensor:

@@ -2,28 +2,23 @@
 
 A policy takes the place of a number in `Pairwise(noise_variance=...)`. Constant noise needs no
 policy, and noise for each layer is a mapping from layers to estimators, see `PlaneRecorder`.
-`Noisy` adds noise in front of an estimator that has none of its own.
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ibcore.estimators.distances import squared_distances
-from ibcore.interface import (
-    Estimator,
-    MutualInformation,
-    apply,
-    check_representation,
-    check_variance,
-    stream,
+from ibcore.checks import check_representation
+from ibcore.estimators.distances import (
+    TOLERANCE,
+    order_statistic,
+    squared_distances,
+    total_variance,
 )
 
-_TOLERANCE = 1e-10  # of a squared distance, as a share of the total variance
 _SMALL = 1e4  # a square that matters and is fewer tolerances than this is computed again, exactly
 _GRID = 24  # values of σ² among which the highest maximum is sought
 
@@ -66,10 +61,10 @@ class Percentile:
                 representation.
         """
         z = check_representation(z)
-        tolerance = _TOLERANCE * _total_variance(z)
-        square = _order_statistic(z, self.share, tolerance)
+        tolerance = TOLERANCE * total_variance(z)
+        square = order_statistic(z, self.share, tolerance)
         if square < _SMALL * tolerance:
-            square = _order_statistic(z, self.share, 0.0)
+            square = order_statistic(z, self.share, 0.0)
         if square == 0:
             raise ValueError(
                 f"the distance of {self.share:.0%} of the pairs is zero: no scale of noise can be "
@@ -105,7 +100,7 @@ class Proportional:
         Raises:
             ValueError: all samples agree, or z is no representation.
         """
-        return self.fraction * _total_variance(check_representation(z))
+        return self.fraction * total_variance(check_representation(z))
 
 
 @dataclass(frozen=True)
@@ -165,113 +160,9 @@ class MaximumLikelihood:
         return math.sqrt(low * high)
 
 
-@dataclass(frozen=True)
-class Noisy:
-    """An estimator of the noisy representation T = Z + ε, ε ~ N(0, σ² I), one draw a sample.
-
-    It gives estimators that see only samples the noise that `Pairwise` and `MonteCarlo` assume, so
-    that all of them estimate the same quantity.
-
-    Args:
-        estimator: takes T in the place of the representation.
-        noise_variance: σ², in the squared unit of z; or a policy that reads it off each
-            representation.
-        seed: of the noise.
-    Raises:
-        ValueError: σ² is not a positive number, as given or as a policy returns it.
-    """
-
-    estimator: Estimator
-    noise_variance: float | Callable[[Tensor], float] = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not callable(self.noise_variance):
-            check_variance(self.noise_variance)
-
-    def __call__(
-        self, z: Tensor, y: Tensor, x: Tensor | None = None
-    ) -> dict[str, MutualInformation]:
-        """Return the estimator's estimates for T, under its names, in bits.
-
-        Args:
-            z: representation, shape (n_samples, ...), any float dtype.
-            y: labels, shape (n_samples,), any integer dtype.
-            x: inputs of the network, for an estimator that takes them.
-        Raises:
-            ValueError: what the estimator or the policy raises.
-        """
-        z = check_representation(z).double()
-        chosen = self.noise_variance
-        variance = check_variance(chosen(z), f" from {chosen}") if callable(chosen) else chosen
-        generator = stream(self.seed, "Noisy")
-        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
-        return apply(self.estimator, z + math.sqrt(variance) * noise, y, x)
-
-    def ceiling(self, n_samples: int) -> float:
-        """Return what no estimate of I(X;T) from so many samples can pass, in bits."""
-        found: float = getattr(self.estimator, "ceiling", math.log2)(n_samples)
-        return found
-
-
-def distance_histogram(z: Tensor, bins: int = 100, power: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return the share of the pairs of samples in each bin of distance, and the bins' edges.
-
-    Bins are of one width, from zero to the largest distance. Distances are counted tile by tile
-    and not stored.
-
-    Args:
-        z: representation, shape (n_samples, ...), any float dtype.
-        bins: number of bins.
-        power: 1 for distances, 2 for their squares.
-    Returns:
-        Shares, shape (bins,), which sum to 1; edges, shape (bins + 1,), in the unit of z, or its
-        square.
-    Raises:
-        ValueError: all samples agree, no bins, another power, or z is no representation.
-    """
-    if bins < 1 or power not in (1, 2):
-        raise ValueError(f"bins must be at least 1 and power 1 or 2, got {bins} and {power}")
-    z = check_representation(z)
-    tolerance = _TOLERANCE * _total_variance(z)
-    largest = max(float(tile.max()) for _, _, tile in squared_distances(z, tolerance))
-    counts = torch.zeros(bins, dtype=torch.int64, device=z.device)
-    for squares in _pairs(z, tolerance):
-        index = squares.div_(largest).pow_(power / 2).mul_(bins).long().clamp_(max=bins - 1)
-        counts += torch.bincount(index, minlength=bins)
-    return (counts.double() / counts.sum()).cpu().numpy(), np.linspace(
-        0, largest ** (power / 2), bins + 1
-    )
-
-
-def _pairs(z: Tensor, tolerance: float) -> Iterator[Tensor]:
-    """Yield the squared distances of all pairs i < j, in one dimension, tile by tile."""
-    for i, j, tile in squared_distances(z, tolerance):
-        yield tile[torch.ones_like(tile, dtype=torch.bool).triu(1)] if i == j else tile.flatten()
-
-
-def _order_statistic(z: Tensor, share: float, tolerance: float) -> float:
-    """Return the smallest squared distance that a share of the pairs does not pass, to 10⁻⁶.
-
-    The order of positive floats is that of their bits, of which each pass settles sixteen.
-    """
-    rank = math.ceil(share * (len(z) * (len(z) - 1) // 2))
-    known = 0
-    for shift in (48, 32):
-        counts = torch.zeros(2**16, dtype=torch.int64, device=z.device)
-        for squares in _pairs(z, tolerance):
-            bits = squares.abs_().view(torch.int64) >> shift  # −0 has another sign bit
-            counts += torch.bincount(bits[bits >> 16 == known] & 0xFFFF, minlength=2**16)
-        below = counts.cumsum(0)
-        digit = int(torch.searchsorted(below, rank))
-        rank -= int(below[digit] - counts[digit])
-        known = known << 16 | digit
-    return float(np.int64(known << 32).view(np.float64))
-
-
 def _neighbours(z: Tensor) -> tuple[Tensor, Tensor]:
     """Return all squared distances, (n, n), and that to the nearest other sample, (n, 1)."""
-    tolerance = _TOLERANCE * _total_variance(z)
+    tolerance = TOLERANCE * total_variance(z)
     for accepted in (tolerance, 0.0):
         squares = torch.empty(len(z), len(z), dtype=torch.float64, device=z.device)
         for i, j, tile in squared_distances(z, accepted):
@@ -293,14 +184,3 @@ def _maximisation(
     likelihood = (total.log() - nearest / (2 * variance)).mean() - dim / 2 * math.log(variance)
     moved = (share.mul_(squares).sum(1, keepdim=True) / total).mean() / dim
     return float(likelihood), float(moved)
-
-
-def _total_variance(z: Tensor) -> float:
-    """Return the trace of the covariance, which is half the mean squared distance."""
-    centre = z.mean(0, dtype=torch.float64)
-    total = sum(float((part.double() - centre).square().sum()) for part in z.split(1024))
-    if total == 0 or bool((z == z[0]).all()):
-        raise ValueError(
-            f"all {len(z)} samples agree: no scale of noise can be read off a constant layer"
-        )
-    return total / len(z)

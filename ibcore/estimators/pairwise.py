@@ -1,13 +1,13 @@
 """Bounds from pairwise distances: Bhattacharyya below, Kullback-Leibler above."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ibcore.checks import Variance, check_samples, check_variance, variance_for
 from ibcore.estimators.distances import squared_distances
-from ibcore.interface import MutualInformation, check_samples, check_variance
+from ibcore.interface import MutualInformation
 
 _TOLERANCE = 1e-6  # nats: the rounding error of an exponent that we accept
 
@@ -32,11 +32,10 @@ class Pairwise:
         [kolchinsky2017estimating, landsverk2021inductive].
     """
 
-    noise_variance: float | Callable[[Tensor], float] = 0.1
+    noise_variance: Variance = 0.1
 
     def __post_init__(self) -> None:
-        if not callable(self.noise_variance):
-            check_variance(self.noise_variance)
+        check_variance(self.noise_variance)
 
     def __call__(self, z: Tensor, y: Tensor) -> dict[str, MutualInformation]:
         """Return the estimates "BD" (I(X;T) from below) and "KL" (from above) in bits.
@@ -49,8 +48,7 @@ class Pairwise:
         """
         z, y = check_samples(z, y)
         y = torch.unique(y, return_inverse=True)[1]
-        chosen = self.noise_variance
-        variance = check_variance(chosen(z), f" from {chosen}") if callable(chosen) else chosen
+        variance = variance_for(z, self.noise_variance)
         sums = _kernel_sums(z, y, variance)
         size = torch.bincount(y)[y].double()
         return {name: _information(s, y, size) for name, s in zip(("BD", "KL"), sums, strict=True)}

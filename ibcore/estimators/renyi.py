@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ibcore.checks import check_inputs, check_pair, check_representation, check_samples, stream
 from ibcore.estimators.distances import squared_distances
-from ibcore.interface import (
-    Estimate,
-    MutualInformation,
-    check_pair,
-    check_representation,
-    check_samples,
-    stream,
-)
+from ibcore.interface import Estimate, MutualInformation
 
 _TOLERANCE = 1e-9  # nats: the rounding error of an exponent that we accept
 _NOISE = 1e-6  # rounding of products with a float32 kernel matrix, as a share of its norm
@@ -92,29 +86,27 @@ class Renyi:
             raise ValueError(f"limit must be at least {_SMALLEST} samples, got {self.limit}")
 
     def __call__(
-        self, z: Tensor, y: Tensor, *, x: Tensor | None = None
+        self, z: Tensor, y: Tensor, x: Tensor | None = None
     ) -> dict[str, MutualInformation]:
-        """Return {"Rényi": information} in bits.
+        """Return {"Renyi": information} in bits.
 
         Args:
             z: representation, shape (n_samples, ...), any float dtype.
             y: labels, shape (n_samples,), any integer dtype.
-            x: the inputs, shape (n_samples, ...), for a kernel on them too. None counts every
-                sample as its own x: K_X is the identity, and I(X;Z) = S(Z).
+            x: inputs of the network, shape (n_samples, ...), any float dtype. Needed.
         Raises:
-            ValueError: samples that are all the same, where no width is given; or see
+            ValueError: no x; samples that are all the same, where no width is given; or see
                 `check_samples`.
         """
         z, y = check_samples(z, y)
         _, y, counts = torch.unique(y, return_inverse=True, return_counts=True)
-        s_y = _of_values(counts.double() / len(y), self.alpha).bits
-        if x is None:
-            s_z, s_zy = (s.bits for s in self._entropies([z, y], [[0], [0, 1]]))
-            return {"Rényi": MutualInformation(s_z, s_z + s_y - s_zy)}
-        z, x = check_pair(z, x)
+        s_y = _of_values(counts.double() / len(y), self.alpha)
+        z, x = check_pair(z, check_inputs(x, self))
         terms = [[0], [0, 1], [2], [0, 2]]
-        s_z, s_zy, s_x, s_xz = (s.bits for s in self._entropies([z, y, x], terms))
-        return {"Rényi": MutualInformation(s_x + s_z - s_xz, s_z + s_y - s_zy)}
+        s_z, s_zy, s_x, s_xz = self._entropies([z, y, x], terms)
+        i_xz = _estimate([(1, s_x), (1, s_z), (-1, s_xz)])
+        i_zy = _estimate([(1, s_z), (1, s_y), (-1, s_zy)])
+        return {"Renyi": MutualInformation(i_xz.bits, i_zy.bits, i_xz.error, i_zy.error)}
 
     def between(self, a: Tensor, b: Tensor) -> Estimate:
         """Return I(A;B) and its error in bits.
@@ -148,7 +140,7 @@ class Renyi:
         kernels = _kernels(samples, widths, terms, torch.float64 if direct else torch.float32)
         if direct:
             return [_of_values(torch.linalg.eigvalsh(k) / len(k), self.alpha) for k in kernels]
-        return [_probed(k, self.alpha, stream(self.seed, "Rényi")) for k in kernels]
+        return [_probed(k, self.alpha, stream(self.seed, "Renyi")) for k in kernels]
 
     def _squared_width(self, z: Tensor) -> float:
         """Return w²; z has shape (n_samples, dim)."""

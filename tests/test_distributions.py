@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from ibcore import laws
-from ibcore.interface import check_samples
+from ibcore.checks import check_samples
+from ibcore.trials import distributions as laws
 
 every_law = pytest.mark.parametrize("law", laws.STANDARD, ids=lambda law: law.name)
 

@@ -51,7 +51,7 @@ def fetch(folder: str) -> dict[str, bytes]:
 
 def hashes(folder: str) -> dict[str, str]:
     """Return the SHA-256 of each original file of a data set, by its name."""
-    lines = files("ibcore").joinpath("sha256sums.txt").read_text(encoding="utf-8").splitlines()
+    lines = files("ibcore.data").joinpath("sha256sums.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.split() for line in lines)
     return {Path(path).name: sha for sha, path in pairs if Path(path).parent.name == folder}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ibcore.originals import LETTERS, LONGEST
+from ibcore.data.originals import LETTERS, LONGEST
 
 _CLASS_SIZES = (351, 217, 418, 818, 426, 298, 180)  # of Cora, by label
 _EDGES, _WORDS, _WORDS_A_NODE = 5278, 1433, 18

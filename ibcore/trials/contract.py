@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ibcore.discrete import label_entropy, quantise
 from ibcore.estimators import (
     Binning,
     Exact,
@@ -24,9 +25,8 @@ from ibcore.estimators import (
     Pairwise,
     Renyi,
     Smile,
-    quantise,
 )
-from ibcore.interface import Estimator, MutualInformation, apply, label_entropy
+from ibcore.interface import Estimator, MutualInformation, apply
 
 _N = 600  # samples of each law
 _NOISE = 0.1  # σ² of the estimators that assume noise
@@ -65,13 +65,13 @@ def subjects(seed: int = 0) -> dict[str, Subject]:
         "Pairwise": Subject(Pairwise(_NOISE), below=["BD"], above=["KL"]),
         "Binning": Subject(Binning(width=0.5)),
         "Exact": Subject(Exact(), scale_free=True),
-        "Monte Carlo": Subject(MonteCarlo(_NOISE, seed=seed), exact=False),
-        "KSG": Subject(Ksg(), scale_free=True, bounded=False),
-        "Rényi": Subject(Renyi(), scale_free=True, bounded=False),
-        "MINE": Subject(Mine(**quick), below=["MINE"], **critic),
-        "NWJ": Subject(Nwj(**quick), below=["NWJ"], **critic),
+        "MonteCarlo": Subject(MonteCarlo(_NOISE, seed=seed), exact=False),
+        "Ksg": Subject(Ksg(), scale_free=True, bounded=False),
+        "Renyi": Subject(Renyi(), scale_free=True, bounded=False),
+        "Mine": Subject(Mine(**quick), below=["Mine"], **critic),
+        "Nwj": Subject(Nwj(**quick), below=["Nwj"], **critic),
         "InfoNCE": Subject(InfoNCE(**quick), below=["InfoNCE"], **critic),
-        "SMILE": Subject(Smile(**quick), spread=0.5, **critic),
+        "Smile": Subject(Smile(**quick), spread=0.5, **critic),
     }
 
 
@@ -130,7 +130,9 @@ def _difference(subject: Subject, found: Layer, z: Tensor, rows: Tensor | None =
     before = _values(subject, found.t, found.y, found.x)
     after = _values(subject, z, y, x)
     return max(
-        abs(a - b) for name in before for a, b in zip(before[name], after[name], strict=True)
+        abs(a - b)
+        for name in before
+        for a, b in zip(before[name][:2], after[name][:2], strict=True)
     )
 
 
@@ -167,7 +169,7 @@ def _ceiling_y(subject: Subject, found: Layer) -> tuple[float, float]:
 
 def _direction(subject: Subject, found: Layer) -> tuple[float, float]:
     """How far a lower bound lies above the noisy layer's information, or an upper one below."""
-    truth = MonteCarlo(_NOISE, draws=16)(found.z, found.y)["Monte Carlo"].i_xz
+    truth = MonteCarlo(_NOISE, draws=16)(found.z, found.y)["MonteCarlo"].i_xz
     noisy = found.z if isinstance(subject.estimator, Pairwise) else found.t
     values = _values(subject, noisy, found.y, found.x)
     gaps = [values[name].i_xz - truth for name in subject.below]

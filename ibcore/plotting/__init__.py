@@ -1,0 +1,16 @@
+"""Every figure of the book, in one style; each function returns its matplotlib figure."""
+
+from ibcore.plotting.curves import accuracy, curves, distances, gradient_snr, sensitivity
+from ibcore.plotting.planes import information_plane, traces
+from ibcore.plotting.style import STYLE
+
+__all__ = [
+    "STYLE",
+    "accuracy",
+    "curves",
+    "distances",
+    "gradient_snr",
+    "information_plane",
+    "sensitivity",
+    "traces",
+]

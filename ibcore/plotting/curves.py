@@ -1,0 +1,148 @@
+"""Curves over epochs, scales and settings."""
+
+from collections.abc import Mapping
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ibcore.plotting.style import LIMIT, STYLE, band, cycle_colour, finish, grid
+
+
+def gradient_snr(
+    panels: Mapping[str, pd.DataFrame],
+    *,
+    accuracies: Mapping[str, pd.DataFrame] | None = None,
+    note: str = "",
+) -> Figure:
+    """Draw gradient means (full lines) and deviations (dashed) by epoch, one colour a layer.
+
+    Lines are geometric means over seeds, bands reach one (geometric) deviation either way.
+
+    Args:
+        panels: title → table of `ibcore.snr`: run, epoch, weight, mean, deviation.
+        accuracies: the same titles → `History.table`; its test accuracy is drawn below.
+        note: shown above the panels.
+    """
+    with matplotlib.style.context(STYLE):
+        below = dict(accuracies or {})
+        height = 2.6 if below else 3.6
+        figure, axes = grid(len(panels) + len(below), len(panels), height, share_y=False)
+        for axis, (title, table) in zip(axes, panels.items(), strict=False):
+            for number, (_, rows) in enumerate(table.groupby("weight", sort=False)):
+                for column, style in (("mean", "-"), ("deviation", "--")):
+                    label = f"layer {number + 1}" if column == "mean" else None
+                    band(axis, rows, column, cycle_colour(number), style, label, log=True)
+            axis.set(xscale="log", yscale="log", xlabel="epoch", title=title)
+        axes[0].set_ylabel("norm of the gradient (no unit)")
+        for axis, table in zip(axes[len(panels) :], below.values(), strict=True):
+            band(axis, table, "test_accuracy", cycle_colour(6), "-", None)
+            axis.set(xscale="log", xlabel="epoch", ylim=(0, 1))
+            axes[len(panels)].set_ylabel("test accuracy")
+        handles, labels = axes[0].get_legend_handles_labels()
+        handles += [Line2D([], [], color="0.3"), Line2D([], [], color="0.3", linestyle="--")]
+        labels += ["mean", "deviation"]
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        finish(figure, note)
+    return figure
+
+
+def accuracy(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
+    """Draw train and test accuracy by epoch: mean over seeds, band of one deviation.
+
+    Args:
+        panels: title → `History.table`.
+        note: shown above the panels.
+    """
+    with matplotlib.style.context(STYLE):
+        figure, axes = grid(len(panels), 3, height=2.8)
+        for axis, (title, table) in zip(axes, panels.items(), strict=True):
+            for column, colour, label in (
+                ("train_accuracy", cycle_colour(0), "train"),
+                ("test_accuracy", cycle_colour(1), "test"),
+            ):
+                band(axis, table, column, colour, "-", label)
+            axis.set(xscale="log", xlabel="epoch", title=title)
+        axes[0].set_ylabel("accuracy (share of samples)")
+        axes[-1].legend(loc="lower right")
+        finish(figure, note)
+    return figure
+
+
+def sensitivity(
+    tables: Mapping[str, pd.DataFrame], *, limits: Mapping[str, float], note: str = ""
+) -> Figure:
+    """Draw an estimate against the scale that was assumed for it, one colour a layer.
+
+    Args:
+        tables: x-axis label → columns scale, layer, i_xz (a row a seed, layer and scale).
+        limits: label → value in bits, drawn as dotted lines.
+        note: shown above the panels.
+    """
+    with matplotlib.style.context(STYLE):
+        figure, axes = grid(len(tables), 3, height=3.0)
+        for axis, (title, table) in zip(axes, tables.items(), strict=True):
+            for number, (_, rows) in enumerate(table.groupby("layer", sort=False)):
+                rows = rows.rename(columns={"scale": "epoch"})
+                band(axis, rows, "i_xz", cycle_colour(number), "-", f"layer {number + 1}")
+            for value in limits.values():
+                axis.axhline(value, linestyle=":", **LIMIT)
+            axis.set(xscale="log", xlabel=title)
+        for name, value in limits.items():
+            axes[-1].annotate(
+                name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                fontsize=8, color="0.35",
+            )  # fmt: skip
+        axes[0].set_ylabel("I(X;T) in bits")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+        finish(figure, note)
+    return figure
+
+
+def distances(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, note: str = ""
+) -> Figure:
+    """Draw the distribution of the pairwise distances in each layer, one colour a layer.
+
+    Args:
+        panels: title → layer → share of the pairs in each bin, and the edges of the bins.
+        note: shown above the panels.
+    """
+    with matplotlib.style.context(STYLE):
+        figure, axes = grid(len(panels), 2, height=3.0, share_y=False)
+        for axis, (title, layers) in zip(axes, panels.items(), strict=True):
+            for number, (layer, (shares, edges)) in enumerate(layers.items()):
+                density, colour = shares / np.diff(edges), cycle_colour(number)
+                axis.stairs(density, edges, color=colour, fill=True, alpha=0.2)
+                axis.stairs(density, edges, color=colour, linewidth=1.2, label=layer)
+            axis.set(xlabel="distance between two samples", title=title)
+            axis.legend(loc="upper right")
+        axes[0].set_ylabel("density of the pairs")
+        finish(figure, note)
+    return figure
+
+
+def curves(
+    panels: Mapping[str, pd.DataFrame], *, x: str, log: bool = False, note: str = ""
+) -> Figure:
+    """Draw quantities against a setting that was varied, one colour a series, band over seeds.
+
+    Args:
+        panels: y-axis label → columns x, series, value (a row a seed, series and setting).
+        x: label of the x axis.
+        log: whether the x axis is logarithmic.
+        note: shown above the panels.
+    """
+    with matplotlib.style.context(STYLE):
+        figure, axes = grid(len(panels), 3, height=2.8, share_y=False)
+        for axis, (label, table) in zip(axes, panels.items(), strict=True):
+            for number, (series, rows) in enumerate(table.groupby("series", sort=False)):
+                rows = rows.rename(columns={"x": "epoch"})
+                band(axis, rows, "value", cycle_colour(number), "-", str(series))
+            axis.set(xlabel=x, ylabel=label, xscale="log" if log else "linear")
+            axis.set_ylim(bottom=0)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        finish(figure, note)
+    return figure

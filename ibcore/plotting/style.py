@@ -1,0 +1,65 @@
+"""What all figures share: style, panels, bands and colours."""
+
+from importlib.resources import files
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLE = str(files("ibcore.plotting") / "ib.mplstyle")
+LIMIT: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
+
+
+def grid(
+    count: int, columns: int, height: float, share_y: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of page width with `count` panels; `height` is that of a row, in inches."""
+    across, down = min(count, columns), -(-count // columns)
+    figure = Figure(figsize=(4.6 if count == 1 else 7.6, height * down))
+    axes = list(figure.subplots(down, across, sharey=share_y, squeeze=False).flat)
+    for empty in axes[count:]:
+        empty.remove()
+    return figure, axes[:count]
+
+
+def band(
+    axis: Axes,
+    rows: pd.DataFrame,
+    column: str,
+    colour: str,
+    style: str,
+    label: str | None,
+    log: bool = False,
+) -> None:
+    """Draw the mean over seeds by epoch, with a band of one standard deviation."""
+    values = rows.assign(
+        value=np.log(rows[column].where(rows[column] > 0)) if log else rows[column]
+    )
+    grouped = values.groupby("epoch")["value"]
+    mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
+    scale: Any = np.exp if log else (lambda v: v)
+    axis.plot(mean.index, scale(mean), linestyle=style, color=colour, label=label)
+    axis.fill_between(
+        mean.index,
+        scale(mean - spread),
+        scale(mean + spread),
+        color=colour,
+        alpha=0.15,
+        linewidth=0,
+    )
+
+
+def cycle_colour(number: int) -> str:
+    """Return a colour of the style's cycle itself: "C0" would be looked up after the style ends."""
+    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    return str(cycle[number % len(cycle)])
+
+
+def finish(figure: Figure, note: str) -> None:
+    """Add the note, and draw once while the style holds: ticks are only made then."""
+    if note:
+        figure.suptitle(note, x=0.01, ha="left", fontsize=8, color="#b00020")
+    figure.draw_without_rendering()

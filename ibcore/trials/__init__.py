@@ -1,0 +1,1 @@
+"""What estimators are tried on: laws of known information, and the contract."""
