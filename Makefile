@@ -13,7 +13,7 @@ PAGE = build/$(1)/book/_build/html/index.html
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help study thesis record-book test lint bench bench-reference reference clean
+.PHONY: help study thesis record-book test test-plain lint bench bench-reference reference clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +39,11 @@ record-book: $(READY) ## the book of the committed record, warnings are errors
 	@echo "The book: file://$(CURDIR)/$(call PAGE,record)"
 
 test: lint record-book ## lint, types, book of the record, unit and property tests, nbval
-	$(BIN)/python -m pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval tests/reference
+	$(BIN)/python -m pytest -n $(CORES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval tests/reference
+
+test-plain: $(READY) ## the fast tests again, with one thread and torch's plainest kernels
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n $(CORES) -m "not slow"
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

@@ -18,9 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat.v4 import new_markdown_cell
 
 CLAIMS = "application/vnd.ibcore.claims+json"
 PAGES = Path(__file__).resolve().parent.parent / "book"
+LAGGING = "lagging.txt"  # beside the pages: chapters whose record is older than their source
+LAGS = """:::{admonition} Made by an older source
+:class: warning
+The figures and numbers of this chapter come from a run of an earlier version of the package. It drew
+weights in float32, so that a run of today's source gives other networks; names in its code may be
+older too. The next `make thesis` renews it.
+:::
+"""
 HEADER = """# Figures and claims
 
 Every claim of the study, published value beside ours, from the ledgers of the executed notebooks.
@@ -73,6 +82,18 @@ def assemble(notebooks: list[Path], target: Path, pages: Path = PAGES) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(pages, target, ignore=shutil.ignore_patterns("notebooks", "_build"))
     _copy(notebooks, target)
+    for path in notebooks:
+        if path.resolve().parent == pages.resolve() / "notebooks" and path.stem in lagging(pages):
+            copy = target / "notebooks" / path.name
+            notebook = nbformat.read(copy, as_version=4)
+            notebook.cells.insert(1, new_markdown_cell(LAGS, id="lags"))
+            nbformat.write(notebook, copy)
+
+
+def lagging(book: Path = PAGES) -> set[str]:
+    """The chapters whose record an older source made, by their stems."""
+    listed = book / LAGGING
+    return set(listed.read_text(encoding="utf-8").split()) if listed.exists() else set()
 
 
 def record(notebooks: list[Path], book: Path) -> None:
@@ -89,6 +110,7 @@ def record(notebooks: list[Path], book: Path) -> None:
                 )
     shutil.rmtree(book / "notebooks", ignore_errors=True)
     _copy(notebooks, book)
+    (book / LAGGING).unlink(missing_ok=True)
     if image := cover(notebooks):
         (book / "_static" / "plane.png").write_bytes(image)
 

@@ -1,9 +1,12 @@
-"""What all tests share: no windows, repeatable examples, and the folder of the project."""
+"""What all tests share: no windows, repeatable examples, notebooks compared as numbers."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from closeness import Printed
 from hypothesis import settings
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -18,6 +21,18 @@ def root() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let nbval pass over stderr: progress bars go there, and executed copies have none."""
-    for notebook in {item.parent for item in items if type(item).__name__ == "IPyNbCell"}:
-        notebook.skip_compare = (*notebook.skip_compare, "stderr")
+    """Let nbval pass over stderr, where progress bars go, and compare numbers as numbers.
+
+    A cell whose numbers hang on a trained critic says in its metadata how far they may differ, and
+    why: "nbval": {"tolerance": 0.05, "counts": 2, "reason": "..."}.
+    """
+    for item in items:
+        if type(item).__name__ == "IPyNbCell":
+            item.parent.skip_compare = (*item.parent.skip_compare, "stderr")
+            allowed = item.cell.metadata.get("nbval", {})
+            bounds = {name: allowed[name] for name in ("tolerance", "counts") if name in allowed}
+            item.sanitize = _printed(item.sanitize, bounds)
+
+
+def _printed(sanitize: Callable[[Any], Any], bounds: dict[str, Any]) -> Callable[[Any], Any]:
+    return lambda value: Printed(str(sanitize(value)), **bounds)

@@ -218,6 +218,23 @@ def test_a_book_is_laid_out_without_old_notebooks(tmp_path):
     assert found == {"intro.md", "figures.md", "notebooks/01_a.ipynb"}
 
 
+def test_a_record_that_lags_behind_its_source_says_so_until_it_is_renewed(tmp_path):
+    pages = tmp_path / "pages"
+    copies = [with_claims(pages / "notebooks" / f"0{n}_a.ipynb", CLAIM) for n in (1, 2)]
+    (pages / assemble.LAGGING).write_text("02_a\n")
+    assemble.assemble(copies, tmp_path / "book", pages)
+    texts = [(tmp_path / "book" / "notebooks" / copy.name).read_text() for copy in copies]
+    assert ["older source" in text for text in texts] == [False, True]
+    assemble.assemble([with_claims(tmp_path / "new" / "02_a.ipynb")], tmp_path / "book", pages)
+    assert "older source" not in (tmp_path / "book" / "notebooks" / "02_a.ipynb").read_text()
+    assert assemble.main(["--record", str(tmp_path / "new" / "02_a.ipynb"), str(pages)]) == 0
+    assert assemble.lagging(pages) == set()
+
+
+def test_only_chapters_that_exist_lag():
+    assert assemble.lagging() <= {source.stem for source in SOURCES}
+
+
 def test_the_figure_index_is_that_of_the_record():
     page = ROOT / "book" / "figures.md"
     assert page.read_text(encoding="utf-8") == assemble.figures(RECORD)
@@ -232,6 +249,8 @@ def test_every_notebook_has_an_executed_copy_of_its_present_form(folder):
     copies = sorted((ROOT / folder).glob("*.ipynb"))
     assert [copy.name for copy in copies] == [source.name for source in SOURCES]
     for source, copy in zip(SOURCES, copies, strict=True):
+        if folder == "book/notebooks" and source.stem in assemble.lagging():
+            continue  # the book says so, see below
         executed = {cell.id: cell for cell in nbformat.read(copy, as_version=4).cells}
         for cell in nbformat.read(source, as_version=4).cells:
             assert executed[cell.id].source == cell.source, f"{copy}: cell {cell.id} is older"
