@@ -25,9 +25,9 @@ PAGES = Path(__file__).resolve().parent.parent / "book"
 LAGGING = "lagging.txt"  # beside the pages: chapters whose record is older than their source
 LAGS = """:::{admonition} Made by an older source
 :class: warning
-The figures and numbers of this chapter come from a run of an earlier version of the package. It drew
-weights in float32, so that a run of today's source gives other networks; names in its code may be
-older too. The next `make thesis` renews it.
+The figures and numbers of this chapter come from a run of an earlier version of the package. It
+drew weights in float32, so that a run of today's source gives other networks; names in its code may
+be older too. The next `make thesis` renews it.
 :::
 """
 HEADER = """# Figures and claims
