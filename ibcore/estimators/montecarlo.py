@@ -175,7 +175,8 @@ def _log_ratios(
     y = torch.unique(y, return_inverse=True)[1]
     size = torch.bincount(y)
     own = torch.zeros(len(rows), dtype=torch.float64, device=s.device) if own is None else own
-    sums = torch.zeros(len(rows), len(size), dtype=torch.float64, device=s.device)
+    classes = torch.arange(len(size), device=s.device)[:, None]
+    sums = torch.zeros(len(size), len(rows), dtype=torch.float64, device=s.device)
     for z in marginal:
         squares = SquaredDistances(
             s, z, rows, 2 * variance * _TOLERANCE, noise, own_square=-2 * variance * own
@@ -184,11 +185,11 @@ def _log_ratios(
         def kernel_sums(i: slice, j: slice, squares: SquaredDistances = squares) -> Tensor:
             # Densities are taken relative to one's own, which exp() could lose.
             exponents = squares(i, j).div_(-2 * variance).sub_(own[i, None])
-            return exponents.exp_() @ torch.nn.functional.one_hot(y[j], len(size)).double()
+            return (y[j] == classes).double() @ exponents.exp_().T
 
         for (i, _), found in in_threads(kernel_sums, tiles(len(rows), len(z))):
-            sums[i] += found
+            sums[:, i] += found
     sums /= len(marginal)
-    total = (sums.sum(1) / len(y)).log2()
-    mine = (sums.gather(1, y[rows, None])[:, 0] / size[y[rows]]).log2()
+    total = (sums.sum(0) / len(y)).log2()
+    mine = (sums.gather(0, y[None, rows])[0] / size[y[rows]]).log2()
     return -total, mine - total

@@ -73,34 +73,36 @@ class Pairwise:
 
 
 def _information(sums: Tensor, y: Tensor, size: Tensor) -> MutualInformation:
-    """Return the estimates from each query's kernel sums by class, (n_queries, n_classes)."""
+    """Return the estimates from each query's kernel sums by class, (n_classes, n_queries)."""
     count = int(size.sum())
-    all_bits = -(sums.sum(1) / count).log2()
-    own_bits = -(sums.gather(1, y[:, None])[:, 0] / size[y]).log2()
+    all_bits = -(sums.sum(0) / count).log2()
+    own_bits = -(sums.gather(0, y[None])[0] / size[y]).log2()
     x, label = (mean_of(bits[None], count) for bits in (all_bits, all_bits - own_bits))
     return MutualInformation(x.bits, label.bits, x.error, label.error, math.log2(count))
 
 
 def _kernel_sums(z: Tensor, y: Tensor, rows: Tensor, variance: float) -> tuple[Tensor, Tensor]:
-    """Return Σⱼ k(i,j) over the j of each class, for BD and KL, each (n_rows, n_classes)."""
-    classes = int(y.max()) + 1
-    below = torch.zeros(len(rows), classes, dtype=torch.float64, device=z.device)
+    """Return Σⱼ k(i,j) over the j of each class, for BD and KL, each (n_classes, n_rows)."""
+    classes = torch.arange(int(y.max()) + 1, device=z.device)[:, None]
+    below = torch.zeros(len(classes), len(rows), dtype=torch.float64, device=z.device)
     above = torch.zeros_like(below)
     everyone = len(rows) == len(z)  # then each tile serves the one across the diagonal, too
     squares = SquaredDistances(z if everyone else z[rows], z, rows, 2 * variance * _TOLERANCE)
 
     def sums(i: slice, j: slice) -> list[tuple[Tensor, Tensor | None]]:
         kernel = squares(i, j).mul_(-1 / (8 * variance)).exp_()
-        right, left = (torch.nn.functional.one_hot(y[k], classes).double() for k in (j, i))
-        # exp(−d²/2σ²) is the fourth power of exp(−d²/8σ²): one exponential serves both.
-        return [
-            (k @ right, k.T @ left if everyone and i != j else None)
-            for k in (kernel, kernel.square().square_())
-        ]
+        right, left = ((y[k] == classes).double() for k in (j, i))
+        found = []
+        for power in (1, 4):
+            # exp(−d²/2σ²) is the fourth power of exp(−d²/8σ²): one exponential serves both.
+            kernel = kernel if power == 1 else kernel.square_().square_()
+            # With few classes as rows, not columns, the products are several times as fast.
+            found.append((right @ kernel.T, left @ kernel if everyone and i != j else None))
+        return found
 
     for (i, j), found in in_threads(sums, tiles(len(rows), len(z), everyone)):
         for total, (across, down) in zip((below, above), found, strict=True):
-            total[i] += across
+            total[:, i] += across
             if down is not None:
-                total[j] += down
+                total[:, j] += down
     return below, above
