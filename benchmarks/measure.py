@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import ibcore
-from ibcore.estimators import Binning, Pairwise
+from ibcore.estimators import Binning, MonteCarlo, Pairwise
 from ibcore.models import FullyConnected, LeNet
 
 NOISE_VARIANCE = 0.1
@@ -103,6 +103,23 @@ def large_pairwise(
     queue.put(peak_gib() - before)
 
 
+def large_queries(
+    samples: int, dim: int, queries: int, monte_carlo: int,
+    queue: "multiprocessing.queues.SimpleQueue[float]",
+) -> None:  # fmt: skip
+    """Measure time and memory beyond the input of a mean over queries, in a process of its own."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(10, (samples,), generator=generator)
+    z = torch.randn(samples, dim, generator=generator).add_(y[:, None] / 10)
+    kind = MonteCarlo if monte_carlo else Pairwise
+    kind(float(dim) / 8, queries=100)(z[:2048], y[:2048])  # thread pools and buffers
+    before = peak_gib()
+    start = time.perf_counter()
+    kind(float(dim) / 8, queries=queries)(z, y)
+    queue.put(time.perf_counter() - start)
+    queue.put(peak_gib() - before)
+
+
 def large_plane(samples: int, queue: "multiprocessing.queues.SimpleQueue[float]") -> None:
     """Measure LeNet's four layers on that many images; the memory is the whole process's."""
     generator = torch.Generator().manual_seed(0)
@@ -133,6 +150,11 @@ def bench_large() -> None:
     took, memory = alone(large_pairwise, 60_000, 1024)
     row(f"Pairwise, N = 60 000, d = 1024: {took:.0f} s, beyond the input", f"{memory:.2f} GiB",
         "<= 2 GiB", memory <= 2)  # fmt: skip
+    for monte_carlo, name, queries in ((0, "Pairwise", 8192), (1, "MonteCarlo, 4 draws", 1024)):
+        took, memory = alone(large_queries, 1_000_000, 64, queries, monte_carlo)
+        row(f"{name}, {queries} of 1 000 000 queries, d = 64", f"{took:.0f} s",
+            "<= 240 s", took <= 240)  # fmt: skip
+        row("  beyond the input", f"{memory:.2f} GiB", "<= 2 GiB", memory <= 2)
     took, memory = alone(large_plane, 60_000)
     row(f"LeNet's plane, 60 000 images: {took:.0f} s, the whole process", f"{memory:.2f} GiB",
         "<= 4 GiB", memory <= 4)  # fmt: skip
@@ -159,7 +181,7 @@ def bench_ensemble(epochs: int = 10) -> None:
 def main() -> None:
     """Print the table."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print("The two large runs take some minutes.", flush=True)
+    print("The four large runs take some minutes.", flush=True)
     bench_large()  # first: a child starts with its parent's highest memory as its own
     bench_pairwise()
     bench_ensemble()

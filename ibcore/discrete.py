@@ -1,5 +1,7 @@
 """Entropy and information of discrete values, and what makes values discrete."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,8 @@ def plug_in(code: Tensor, y: Tensor) -> MutualInformation:
     """
     y = torch.unique(y, return_inverse=True)[1]
     h_t, h_y = entropy(torch.bincount(code)), entropy(torch.bincount(y))
-    return MutualInformation(h_t, h_t + h_y - entropy(torch.bincount(code * (y.max() + 1) + y)))
+    i_zy = h_t + h_y - entropy(torch.bincount(code * (y.max() + 1) + y))
+    return MutualInformation(h_t, i_zy, ceiling=math.log2(len(y)))
 
 
 def quantise(z: Tensor, bits: int, low: float | None = None, high: float | None = None) -> Tensor:
@@ -49,7 +52,8 @@ def quantise(z: Tensor, bits: int, low: float | None = None, high: float | None 
         low: lowest level, in the unit of z; None takes the smallest value. Values below go there.
         high: highest level; None takes the largest value.
     Raises:
-        ValueError: bits out of range, or limits that are not finite.
+        ValueError: bits out of range, limits that are not finite, or so near that
+            there are no such levels.
     Source: Lorenzen, Igel & Nielsen (2022), section 3 [lorenzen2022information].
     """
     if not 1 <= bits <= 16:
@@ -58,5 +62,11 @@ def quantise(z: Tensor, bits: int, low: float | None = None, high: float | None 
     high = float(z.max()) if high is None else high
     if not -float("inf") < low <= high < float("inf"):
         raise ValueError(f"levels need finite limits low ≤ high, got {low} and {high}")
-    step = (high - low) / (2**bits - 1) or 1.0
-    return low + ((z.clamp(low, high) - low) / step).round() * step
+    kind = torch.finfo(z.dtype)
+    half = 0.5 if high / 2 - low / 2 > kind.max / 2 else 1.0  # or z − low would be infinite
+    step = (half * high - half * low) / (2**bits - 1)
+    if step < kind.smallest_normal * kind.eps and low < high:
+        raise ValueError(f"no {2**bits} levels of {z.dtype} lie between {low} and {high}")
+    steps = ((half * z.clamp(low, high) - half * low) / (step or 1.0)).round()
+    levels: Tensor = (half * low + steps * step) / half
+    return levels

@@ -92,7 +92,7 @@ def test_the_metadata_say_what_the_values_rest_on():
     known = made.metadata
     assert (known["n_samples"], known["label_entropy"]) == (N, pytest.approx(1.0))
     assert known["layers"] == made.layers == LAYERS
-    assert known["estimators"] == ["Pairwise(noise_variance=0.2)"]
+    assert known["estimators"] == [str(Pairwise(noise_variance=0.2))]
     assert known["versions"]["torch"] == torch.__version__
     assert known["versions"]["ibcore"] == ibcore.__version__
     assert (known["seed"], known["sha256"]) == (3, "abc")

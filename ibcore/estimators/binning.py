@@ -10,6 +10,8 @@ from ibcore.checks import check_samples
 from ibcore.discrete import plug_in
 from ibcore.interface import MutualInformation
 
+_WHOLE = 2.0**53  # from here on not every whole number is a float64
+
 
 @dataclass(frozen=True)
 class Binning:
@@ -24,7 +26,8 @@ class Binning:
         high: highest edge, in the unit of z.
         width: bins ⌊z / width⌋ instead, without limits; edges, low and high are not used then.
     Raises:
-        ValueError: fewer than two edges, low not below high, or a width that is not positive.
+        ValueError: fewer than two edges, low not below high, limits without a finite span, or
+            a width that is not positive.
     Source: Shwartz-Ziv & Tishby (2017), 30 edges on [−1, 1]; Saxe et al. (2018), width 0.07
         [shwartz2017opening, saxe2018information].
     """
@@ -37,7 +40,7 @@ class Binning:
     def __post_init__(self) -> None:
         if self.width is not None and not (self.width > 0 and math.isfinite(self.width)):
             raise ValueError(f"width must be positive, got {self.width}")
-        if self.edges < 2 or not -math.inf < self.low < self.high < math.inf:
+        if self.edges < 2 or not 0 < self.high - self.low < math.inf:
             raise ValueError(
                 f"bins need two edges and low < high, got edges={self.edges}, "
                 f"low={self.low}, high={self.high}"
@@ -74,9 +77,20 @@ class Binning:
             code = torch.unique(code, return_inverse=True)[1]
         return code
 
+    def _sparse_bins(self, z: Tensor) -> Tensor:
+        """Return bins, numbered in order, where z / width passes the whole numbers of float64.
+
+        There floats of different value lie a width apart or more, so that each has its own bin.
+        """
+        values, place = torch.unique(z.double(), return_inverse=True)
+        steps = values / self.width
+        apart = (steps.floor().diff() != 0) | (steps[1:].abs() >= _WHOLE)
+        return torch.nn.functional.pad(apart.cumsum(0), (1, 0))[place].double()
+
     def _bins(self, z: Tensor) -> Tensor:
         if self.width is not None:
-            return (z.double() / self.width).floor_()
+            bins = (z.double() / self.width).floor_()
+            return bins if float(bins.abs().max()) < _WHOLE else self._sparse_bins(z)
         if z.min() < self.low or z.max() > self.high:
             raise ValueError(
                 f"z runs from {float(z.min()):.3g} to {float(z.max()):.3g}, outside the bins "

@@ -1,12 +1,14 @@
 """Bounds from pairwise distances: Bhattacharyya below, Kullback-Leibler above."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ibcore.checks import Variance, check_samples, check_variance, variance_for
-from ibcore.estimators.distances import squared_distances
+from ibcore.estimators.distances import SquaredDistances, in_threads, tiles
+from ibcore.estimators.queries import check_queries, drawn, mean_of
 from ibcore.interface import MutualInformation
 
 _TOLERANCE = 1e-6  # nats: the rounding error of an exponent that we accept
@@ -21,21 +23,35 @@ class Pairwise:
 
     BD is a lower and KL an upper bound of I(X;T), and 0 ≤ Ĩ(X;T) ≤ log₂ N. Both estimates of
     I(T;Y) are differences of bounds: they stay below H(Y) and Ĩ(X;T), yet bound nothing, and can
-    be negative. Distances and sums are float64. Memory: O(N (d + n_classes)).
+    be negative. With few samples and little noise they say the label's entropy: 50 independent
+    classes in 5 dimensions, N = 1000, σ² = 0.05, give bits of I(T;Y) where there are none.
+    Distances and sums are float64. Memory: O(N n_classes + n_threads 512 (d + 512)).
+
+    With `queries` the outer mean ⟨⟩ᵢ runs over that many samples, drawn without replacement. Each
+    inner sum still runs over all N, and over all of its class: the ceiling stays log₂ N, p_c are
+    the shares among all samples, and the bounds are met in expectation, to the standard error that
+    is given. Queries aren't stratified by class: what that costs is part of the error.
 
     Args:
         noise_variance: σ², in the squared unit of z; or a policy that reads it off each
             representation, see `ibcore.estimators.noise`.
+        queries: samples i that the mean is taken over, at least 2; None or N takes all, and the
+            error is 0.
+        seed: of the queries.
     Raises:
-        ValueError: σ² is not a positive number, as given or as a policy returns it.
+        ValueError: σ² is not a positive number, as given or as a policy returns it; fewer than 2
+            queries.
     Source: Kolchinsky & Tracey (2017), eq. 10; the thesis, eq. 3.11-3.20
         [kolchinsky2017estimating, landsverk2021inductive].
     """
 
     noise_variance: Variance = 0.1
+    queries: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_variance(self.noise_variance)
+        check_queries(self.queries)
 
     def __call__(self, z: Tensor, y: Tensor) -> dict[str, MutualInformation]:
         """Return the estimates "BD" (I(X;T) from below) and "KL" (from above) in bits.
@@ -48,30 +64,45 @@ class Pairwise:
         """
         z, y = check_samples(z, y)
         y = torch.unique(y, return_inverse=True)[1]
-        variance = variance_for(z, self.noise_variance)
-        sums = _kernel_sums(z, y, variance)
-        size = torch.bincount(y)[y].double()
-        return {name: _information(s, y, size) for name, s in zip(("BD", "KL"), sums, strict=True)}
+        rows = drawn(self.queries, len(z), self.seed, z.device)
+        sums = _kernel_sums(z, y, rows, variance_for(z, self.noise_variance))
+        size = torch.bincount(y)
+        return {
+            name: _information(s, y[rows], size) for name, s in zip(("BD", "KL"), sums, strict=True)
+        }
 
 
 def _information(sums: Tensor, y: Tensor, size: Tensor) -> MutualInformation:
-    """Return the estimates from each sample's kernel sums by class, (n_samples, n_classes)."""
-    all_bits = -(sums.sum(1) / len(y)).log2()
-    own_bits = -(sums.gather(1, y[:, None])[:, 0] / size).log2()
-    return MutualInformation(float(all_bits.mean()), float((all_bits - own_bits).mean()))
+    """Return the estimates from each query's kernel sums by class, (n_classes, n_queries)."""
+    count = int(size.sum())
+    all_bits = -(sums.sum(0) / count).log2()
+    own_bits = -(sums.gather(0, y[None])[0] / size[y]).log2()
+    x, label = (mean_of(bits[None], count) for bits in (all_bits, all_bits - own_bits))
+    return MutualInformation(x.bits, label.bits, x.error, label.error, math.log2(count))
 
 
-def _kernel_sums(z: Tensor, y: Tensor, noise_variance: float) -> tuple[Tensor, Tensor]:
-    """Return Σⱼ k(i,j) over the j of each class, for BD and KL, each (n_samples, n_classes)."""
-    classes = int(y.max()) + 1
-    below = torch.zeros(len(z), classes, dtype=torch.float64, device=z.device)
+def _kernel_sums(z: Tensor, y: Tensor, rows: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+    """Return Σⱼ k(i,j) over the j of each class, for BD and KL, each (n_classes, n_rows)."""
+    classes = torch.arange(int(y.max()) + 1, device=z.device)[:, None]
+    below = torch.zeros(len(classes), len(rows), dtype=torch.float64, device=z.device)
     above = torch.zeros_like(below)
-    member = torch.nn.functional.one_hot(y, classes).double()
-    for i, j, tile in squared_distances(z, tolerance=2 * noise_variance * _TOLERANCE):
-        kernel = tile.mul_(-1 / (8 * noise_variance)).exp_()
-        # exp(−d²/2σ²) is the fourth power of exp(−d²/8σ²): one exponential serves both.
-        for sums, k in ((below, kernel), (above, kernel.square().square_())):
-            sums[i] += k @ member[j]
-            if i != j:
-                sums[j] += k.T @ member[i]
+    everyone = len(rows) == len(z)  # then each tile serves the one across the diagonal, too
+    squares = SquaredDistances(z if everyone else z[rows], z, rows, 2 * variance * _TOLERANCE)
+
+    def sums(i: slice, j: slice) -> list[tuple[Tensor, Tensor | None]]:
+        kernel = squares(i, j).mul_(-1 / (8 * variance)).exp_()
+        right, left = ((y[k] == classes).double() for k in (j, i))
+        found = []
+        for power in (1, 4):
+            # exp(−d²/2σ²) is the fourth power of exp(−d²/8σ²): one exponential serves both.
+            kernel = kernel if power == 1 else kernel.square_().square_()
+            # With few classes as rows, not columns, the products are several times as fast.
+            found.append((right @ kernel.T, left @ kernel if everyone and i != j else None))
+        return found
+
+    for (i, j), found in in_threads(sums, tiles(len(rows), len(z), everyone)):
+        for total, (across, down) in zip((below, above), found, strict=True):
+            total[:, i] += across
+            if down is not None:
+                total[:, j] += down
     return below, above
