@@ -89,7 +89,8 @@ class Ksg:
         """
         one, two = (self._prepared(side) for side in check_pair(a, b))
         points, k = np.concatenate([one, two], 1), self.neighbours
-        (both, first), (own_a, _), (own_b, _) = (_copies(s) for s in (points, one, two))
+        both, first = _copies(points)
+        own_a, own_b = (both if first.all() else _copies(side)[0] for side in (one, two))
         kept = first | (both > k) | (both < own_a) | (both < own_b)
         if (n := int(kept.sum())) <= k:
             raise ValueError(
@@ -175,9 +176,10 @@ def _within(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Return how many points lie closer than the radius; with oneself."""
     inside = _inside(radius, np.abs(points).max())
     if points.shape[1] == 1:
-        line, point = np.sort(points[:, 0]), points[:, 0]
-        high, low = np.searchsorted(line, point + inside, "right"), point - inside
-        found: np.ndarray = high - np.searchsorted(line, low, "left")
+        order = points[:, 0].argsort()  # neighbours looked up one after the other: half the time
+        line, inside, found = points[order, 0], inside[order], np.empty(len(points), int)
+        low = np.searchsorted(line, line - inside, "left")
+        found[order] = np.searchsorted(line, line + inside, "right") - low
         return found
     if points.shape[1] <= _TREE:
         tree = cKDTree(points)
