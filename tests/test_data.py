@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from scipy.io import loadmat
 
 import ibcore
+from ibcore.data import loading
 from ibcore.data import tishby as rule
+from ibcore.data.dataset import content_hash
 from ibcore.discrete import label_entropy
 
 FOLDER = Path(os.environ.get("IBCORE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -65,7 +67,6 @@ def test_the_rule_is_the_original_file_bit_for_bit(tishby):
 def test_the_packed_labels_have_the_hash_of_the_original(tishby):
     packed = np.packbits(tishby.y.numpy().astype(np.uint8))
     assert hashlib.sha256(packed.tobytes()).hexdigest() == SHA256
-    assert tishby.sha256 == SHA256
 
 
 def test_the_labels_have_2118_ones_and_almost_one_bit(tishby):
@@ -152,7 +153,9 @@ def test_a_share_that_leaves_one_side_empty_is_refused(tishby, fraction):
 
 
 def test_a_split_that_leaves_a_class_without_training_samples_is_refused(tishby):
-    rare = replace(tishby, y=torch.cat([tishby.y[:-1], torch.tensor([2])]))
+    rare = replace(
+        tishby, y=torch.cat([tishby.y[:-1], torch.tensor([2])]), classes=("0", "1", "rare")
+    )
     trained = [4095 in tishby.split(0.5, seed).train for seed in range(20)]
     assert 0 < sum(trained) < 20
     for seed, present in enumerate(trained):
@@ -189,3 +192,105 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 def test_what_no_data_set_has_is_refused_with_what_there_is(name, options, words):
     with pytest.raises(ValueError, match=words):
         ibcore.load(name, **options)
+
+
+def small(**changed):
+    fields = {
+        "name": "small", "x": torch.zeros(4, 2), "y": torch.tensor([0, 1, 0, 1]),
+        "train": torch.tensor([0, 1]), "test": torch.tensor([2]), "classes": ("a", "b"),
+        "source": "own", "sha256": "0",
+    }  # fmt: skip
+    return ibcore.Dataset(**fields | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"x": np.zeros((4, 2))}, TypeError, "x must be a tensor, got ndarray.*from_arrays"),
+        ({"y": [0, 1, 0, 1]}, TypeError, "y must be a tensor, got list"),
+        ({"x": torch.zeros(4, 2, dtype=torch.int64)}, ValueError, "x must have a float dtype"),
+        ({"y": torch.tensor([0.0, 1, 0, 1])}, ValueError, "y must have int64, got torch.float32"),
+        ({"y": torch.tensor([1, 2, 1, 2])}, ValueError, "y runs from 1 to 2.*2 classes.*from 0"),
+        ({"y": torch.tensor([-1, 0, 0, 1])}, ValueError, "y runs from -1 to 1"),
+        ({"y": torch.tensor([0, 1, 0])}, ValueError, r"\(4, 2\).*\(3,\)"),
+        ({"y": torch.zeros(4, 1, dtype=torch.int64)}, ValueError, r"y must have shape \(n,\)"),
+        ({"x": torch.zeros(4)}, ValueError, r"x has shape \(4,\)"),
+        ({"x": torch.zeros(4, 0)}, ValueError, r"x has shape \(4, 0\)"),
+        ({"x": torch.tensor([[0.0], [1], [torch.nan], [1]])}, ValueError, "in 1 of its 4"),
+        ({"train": torch.tensor([0, 4])}, ValueError, "train runs from 0 to 4.*4 samples"),
+        ({"test": torch.tensor([-1])}, ValueError, "test runs from -1"),
+        ({"train": torch.tensor([0, 0])}, ValueError, "stand twice"),
+        ({"test": torch.tensor([1])}, ValueError, "stand twice"),
+        ({"train": torch.tensor([], dtype=torch.int64)}, ValueError, "train needs a sample"),
+        ({"train": torch.tensor([True, False, False, False])}, ValueError, "train must have int64"),
+        ({"edge_index": torch.tensor([[0], [4]])}, ValueError, "edge_index runs from 0 to 4"),
+        ({"edge_index": torch.tensor([0, 1])}, ValueError, r"must have shape \(2, n_edges\)"),
+    ],
+)  # fmt: skip
+def test_a_field_that_does_not_fit_is_named(changed, error, words):
+    with pytest.raises(error, match=words):
+        small(**changed)
+
+
+def test_own_data_keeps_its_labels_as_classes():
+    x = np.arange(12).reshape(6, 2)
+    ds = ibcore.Dataset.from_arrays(x, ["b", "a", "b", "a", "b", "a"], train_fraction=0.5, seed=2)
+    assert ds.classes == ("a", "b")
+    assert ds.y.tolist() == [1, 0, 1, 0, 1, 0]
+    assert (ds.source, ds.x.dtype) == ("own", torch.float32)
+    assert sorted(torch.cat([ds.train, ds.test]).tolist()) == list(range(6))
+    counted = ibcore.Dataset.from_arrays(torch.rand(4, 3).double(), torch.tensor([1, 3, 1, 3]))
+    assert counted.classes == ("1", "3")
+    assert counted.x.dtype == torch.float64
+
+
+def test_own_data_takes_a_split_and_a_graph():
+    x, y, edges = np.zeros((4, 2)), np.array([0, 1, 0, 1]), np.array([[0, 1], [1, 0]])
+    ds = ibcore.Dataset.from_arrays(x, y, train=[0, 3], edge_index=edges)
+    assert (ds.train.tolist(), ds.test.tolist()) == ([0, 3], [1, 2])
+    assert ibcore.Dataset.from_arrays(x, y, train=[0, 3], test=[2]).test.tolist() == [2]
+    with pytest.raises(ValueError, match="give train too"):
+        ibcore.Dataset.from_arrays(x, y, test=[2])
+    with pytest.raises(ValueError, match="4 samples need as many labels"):
+        ibcore.Dataset.from_arrays(x, y[:3])
+
+
+def test_own_data_can_be_trained_on_right_away():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    ds = ibcore.Dataset.from_arrays(x, x[:, 0] > 0)
+    model = ibcore.models.FullyConnected([3, 4, 2], seed=0).double()
+    history = ibcore.fit(model, ds, epochs=30, learning_rate=0.1, progress=False)
+    assert history.table["train_accuracy"].iloc[-1] > 0.9
+
+
+def test_the_hash_is_that_of_the_content_whatever_split_and_dtype():
+    one = ibcore.load("cora", source="stand-in", seed=3)
+    double = ibcore.load("cora", source="stand-in", seed=3, dtype=torch.float64)
+    assert one.sha256 == double.sha256 == content_hash(one.x, one.y, one.edge_index)
+    assert ibcore.load("cora", source="stand-in", seed=4).sha256 != one.sha256
+    tishby = ibcore.load("tishby")
+    assert tishby.sha256 == tishby.split(0.1, 3).sha256 == content_hash(tishby.x, tishby.y)
+
+
+def test_the_hash_tells_values_shapes_and_types_apart():
+    x, y = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
+    found = {
+        content_hash(x, y), content_hash(x.double(), y), content_hash(x.reshape(2, 4), y),
+        content_hash(x + 1, y), content_hash(x, 1 - y), content_hash(x, y, torch.zeros(2, 1)),
+    }  # fmt: skip
+    assert len(found) == 6
+    assert content_hash(x.T.contiguous().T, y) == content_hash(x, y)
+
+
+def test_a_subset_of_mnist_goes_by_the_seed_and_has_every_class():
+    options = {"source": "stand-in", "size": 300, "test_size": 100}
+    one, again, other = (ibcore.load("mnist", seed=s, **options) for s in (1, 1, 2))
+    assert torch.equal(one.x, again.x)
+    assert not torch.equal(one.x, other.x)
+    y = np.repeat([0, 1], [990, 10])
+    for size, rare in ((2, 1), (50, 1), (100, 1), (200, 2)):
+        chosen = loading._stratified(y, size, np.random.default_rng(0), "images")
+        assert (len(chosen), len(set(chosen)), y[chosen].sum()) == (size, size, rare)
+    a, b = (loading._stratified(y, 50, np.random.default_rng(s), "images") for s in (0, 1))
+    assert sorted(a) != sorted(b)

@@ -1,5 +1,6 @@
 """Laws of the original files: nothing is read before its hash was checked, and readers read."""
 
+import errno
 import gzip
 import hashlib
 import http.server
@@ -110,6 +111,65 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server, places):
     fetch("small")
     (places / "small" / "a.bin").write_bytes(b"damaged")
     assert fetch("small") == CONTENT
+
+
+def test_a_damaged_file_in_the_cache_is_named_where_no_other_can_be_had(places):
+    (places / "small").mkdir(parents=True)
+    (places / "small" / "a.bin").write_bytes(b"damaged")
+    with pytest.raises(DataUnavailableError, match=r"cache/small/a\.bin holds is damaged"):
+        fetch("small")
+
+
+def test_a_file_that_changes_after_its_download_is_refused(server, places, monkeypatch):
+    changed = places.parent / "a.bin"
+    changed.write_bytes(b"changed")
+    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: changed)
+    with pytest.raises(ValueError, match=r"a\.bin is not the original file"):
+        fetch("small")
+
+
+@pytest.mark.parametrize("limit", ["_LARGEST", "_TOTAL"])
+def test_a_download_has_a_limit_and_leaves_nothing(limit, server, places, monkeypatch):
+    monkeypatch.setattr(originals, limit, 5 if limit == "_LARGEST" else -1)
+    with pytest.raises(DataUnavailableError, match="gave up after"):
+        fetch("small")
+    assert not [path for path in places.rglob("*") if path.is_file()]
+
+
+def test_a_pipe_is_refused_and_not_read(places, tmp_path, monkeypatch):
+    own = tmp_path / "own" / "small"
+    for pipe in (own / "a.bin", places / "small" / "a.bin"):
+        pipe.parent.mkdir(parents=True)
+        os.mkfifo(pipe)
+    with pytest.raises(ValueError, match=r"cache/small/a\.bin is no regular file"):
+        fetch("small")
+    monkeypatch.setenv("IBCORE_DATA", str(own.parent))
+    with pytest.raises(ValueError, match=r"own/small/a\.bin is no regular file"):
+        fetch("small")
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
+    place = folder(tmp_path, monkeypatch, a=b"")
+    with (place / "a.bin").open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(ValueError, match=r"a\.bin has 1099511627776 bytes"):
+        fetch("small")
+
+
+def test_a_full_disk_is_named(monkeypatch, places):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pooch.retrieve", full)
+    with pytest.raises(OSError, match="no space left") as caught:
+        fetch("small")
+    assert str(places) in str(caught.value)
+
+
+def test_an_array_that_unpacks_to_more_than_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(originals, "_LARGEST", 1000)
+    with pytest.raises(ValueError, match="at most 1000 bytes when unpacked"):
+        parse_idx(gzip.compress(b"\x00\x00\x08\x01" + bytes(2000)))
 
 
 def test_a_folder_that_does_not_exist_is_named(monkeypatch, tmp_path):

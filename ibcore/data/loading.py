@@ -1,6 +1,5 @@
 """Data sets by name: the original, or a stand-in."""
 
-import hashlib
 import inspect
 import warnings
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ibcore.data import originals, standins
-from ibcore.data.dataset import Dataset
+from ibcore.data.dataset import Dataset, content_hash
 from ibcore.data.tishby import tishby_inputs, tishby_labels
 
 
@@ -72,75 +71,70 @@ def _tishby(source: str, seed: int, train_fraction: float = 0.8) -> Dataset:
     if source != "original":
         raise ValueError("tishby needs no stand-in: the original is made from its rule")
     bits = tishby_inputs()
-    labels = tishby_labels(bits)
-    everything = torch.arange(len(labels))
-    return Dataset(
-        name="tishby",
-        x=torch.from_numpy(bits).double(),
-        y=torch.from_numpy(labels),
-        train=everything,
-        test=everything[:0],
-        classes=("0", "1"),
-        source="original",
-        sha256=hashlib.sha256(np.packbits(labels.astype(bool)).tobytes()).hexdigest(),
-    ).split(train_fraction, seed)
+    x, y = torch.from_numpy(bits).float(), torch.from_numpy(tishby_labels(bits))
+    return _dataset("tishby", x, y, ("0", "1"), source).split(train_fraction, seed)
 
 
 def _cora(source: str, seed: int, homophily: float | None = None) -> Dataset:
     if source == "original" and homophily is not None:
         raise ValueError('only the stand-in has a homophily to choose: ask for source="stand-in"')
     if source == "original":
-        graph, kind, sha256 = originals.cora(), source, _hash_of_hashes("cora")
+        graph, kind = originals.cora(), source
     else:
         graph = standins.cora(0.81 if homophily is None else homophily, seed)
         kind = "stochastic block model"
-        sha256 = _hash(*graph.values())
     classes = tuple(map(str, range(int(graph["y"].max()) + 1)))
-    return Dataset("cora", **graph, classes=classes, source=kind, sha256=sha256)
+    return _dataset("cora", classes=classes, source=kind, **graph)
 
 
 def _names(source: str, seed: int, train_fraction: float = 0.8) -> Dataset:
     if source == "original":
-        known, kind, sha256 = originals.names(), source, _hash_of_hashes("names")
+        known, kind = originals.names(), source
     else:
         known, kind = standins.names(seed), "letter chains"
-        sha256 = _hash(originals.one_hot([name for found in known.values() for name in found]))
     rng = np.random.default_rng(seed)
     chosen = [name for found in known.values() for name in rng.choice(found, 60, replace=False)]
-    everything = torch.arange(len(chosen))
-    return Dataset(
-        name="names",
-        x=originals.one_hot(chosen),
-        y=torch.arange(len(known)).repeat_interleave(60),
-        train=everything,
-        test=everything[:0],
-        classes=tuple(known),
-        source=kind,
-        sha256=sha256,
-    ).split(train_fraction, seed)
+    x, y = originals.one_hot(chosen), torch.arange(len(known)).repeat_interleave(60)
+    return _dataset("names", x, y, tuple(known), kind).split(train_fraction, seed)
 
 
 def _mnist(source: str, seed: int, size: int = 4000, test_size: int = 1000) -> Dataset:
     if source == "original":
-        images, kind, sha256 = originals.mnist(), source, _hash_of_hashes("mnist")
+        images, kind = originals.mnist(), source
     else:
         images, kind = standins.mnist(seed), "8 × 8 digits"
-        sha256 = _hash(*map(torch.from_numpy, images.values()))
     rng = np.random.default_rng(seed)
     train = _stratified(images["train_y"], size, rng, f"{kind} training images")
     test = _stratified(images["test_y"], test_size, rng, f"{kind} test images")
     x = np.concatenate([images["train_x"][train], images["test_x"][test]])
     y = np.concatenate([images["train_y"][train], images["test_y"][test]])
-    return Dataset(
-        name="mnist",
-        x=torch.from_numpy(x)[:, None].float() / 255,
-        y=torch.from_numpy(y).long(),
+    return _dataset(
+        "mnist",
+        torch.from_numpy(x)[:, None].float() / 255,
+        torch.from_numpy(y).long(),
+        tuple("0123456789"),
+        kind,
         train=torch.arange(size),
         test=torch.arange(size, size + test_size),
-        classes=tuple("0123456789"),
-        source=kind,
-        sha256=sha256,
     )
+
+
+def _dataset(
+    name: str,
+    x: Tensor,
+    y: Tensor,
+    classes: tuple[str, ...],
+    source: str,
+    *,
+    train: Tensor | None = None,
+    test: Tensor | None = None,
+    edge_index: Tensor | None = None,
+) -> Dataset:
+    """Return the data set with its hash; without a split all samples are to train on."""
+    train = torch.arange(len(y)) if train is None else train
+    test = train[:0] if test is None else test
+    sha256 = content_hash(x, y, edge_index)
+    return Dataset(name, x, y, train, test, classes, source, sha256, edge_index)
 
 
 def _stratified(y: np.ndarray, size: int, rng: np.random.Generator, what: str) -> np.ndarray:
@@ -158,14 +152,6 @@ def _stratified(y: np.ndarray, size: int, rng: np.random.Generator, what: str) -
     order = rng.permutation(len(y))
     chosen = np.concatenate([order[y[order] == c][:n] for c, n in enumerate(take)])
     return rng.permutation(chosen)
-
-
-def _hash(*arrays: Tensor) -> str:
-    return hashlib.sha256(b"".join(a.contiguous().numpy().tobytes() for a in arrays)).hexdigest()
-
-
-def _hash_of_hashes(folder: str) -> str:
-    return hashlib.sha256("".join(originals.hashes(folder).values()).encode()).hexdigest()
 
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {

@@ -1,16 +1,19 @@
 """The original files: where they lie, their hashes, and how they are read."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
 import os
 import string
 import tempfile
+import time
 import unicodedata
 import zlib
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +29,8 @@ ADDRESSES = {
 }
 LETTERS = string.ascii_letters + " .,;'"
 LONGEST = 12  # letters of a name
+_LARGEST = 64 * 2**20  # bytes of a file, packed or unpacked; the largest has 47 million
+_CONNECT, _TOTAL = 30, 600  # seconds: without an answer, and for all of a file
 
 
 class DataUnavailableError(OSError):
@@ -36,14 +41,15 @@ def fetch(folder: str) -> dict[str, bytes]:
     """Return the original files of a data set: name → content, each checked by its SHA-256.
 
     They are looked for in the folder that the environment variable IBCORE_DATA names, then in the
-    cache of earlier downloads, then at the pinned address. A download that is interrupted or that
-    has another hash leaves nothing behind.
+    cache of earlier downloads, then at the pinned address. A download that is interrupted, passes
+    64 MiB or ten minutes, or has another hash leaves nothing behind.
 
     Args:
         folder: "cora", "names" or "mnist".
     Raises:
         FileNotFoundError: IBCORE_DATA names a folder that doesn't exist.
-        ValueError: a file has another hash than the original.
+        ValueError: a file in the folder or in the cache is no regular file or not the original;
+            it is named.
         DataUnavailableError: a file is on none of the three places.
     """
     return {name: _file(folder, name, sha256) for name, sha256 in hashes(folder).items()}
@@ -61,21 +67,26 @@ def _file(folder: str, name: str, sha256: str) -> bytes:
         if not Path(own).is_dir():
             raise FileNotFoundError(f"IBCORE_DATA names {own}, which is no folder")
         path = Path(own) / folder / name
-        if path.is_file():
+        if path.exists():
             return _checked(path, sha256)
     import pooch  # here, because only a download needs it
 
     cache = Path(pooch.os_cache("ibcore")) / folder
-    download = pooch.HTTPDownloader(timeout=30)
+    kept = cache / name
+    if kept.exists() and not kept.is_file():
+        return _checked(kept, sha256)
+    damaged = f" (what {kept} holds is damaged)" if kept.exists() else ""
     address = ADDRESSES[folder] + name
     log = pooch.get_logger()
     level, _ = log.level, log.setLevel("ERROR")
     try:
-        path = Path(pooch.retrieve(address, f"sha256:{sha256}", name, cache, downloader=download))
+        path = Path(pooch.retrieve(address, f"sha256:{sha256}", name, cache, downloader=_download))
     except OSError as error:  # also what requests raises
+        if error.errno == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, f"no space left for {name}", str(cache)) from error
         raise DataUnavailableError(
-            f"{folder}/{name} is not to be had from {address}: {error}. Set IBCORE_DATA to a "
-            f'folder that holds {folder}/{name}, or ask for source="stand-in"'
+            f"{folder}/{name} is not to be had from {address}: {error}{damaged}. Set "
+            f'IBCORE_DATA to a folder that holds {folder}/{name}, or ask for source="stand-in"'
         ) from error
     except ValueError as error:
         raise ValueError(
@@ -87,7 +98,35 @@ def _file(folder: str, name: str, sha256: str) -> bytes:
     return _checked(path, sha256)
 
 
+class _Limited(io.FileIO):
+    """A file that takes no more than 64 MiB and ten minutes; then OSError."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "wb")
+        self._start = time.monotonic()
+
+    def write(self, part: Any) -> int:
+        size = self.tell() + len(part)
+        if size > _LARGEST or time.monotonic() - self._start > _TOTAL:
+            raise OSError(f"gave up after {size} bytes, at {_LARGEST} bytes or {_TOTAL} s")
+        return super().write(part)
+
+
+def _download(address: str, target: str, _: object) -> None:
+    """Write what the address sends to a file, within the limits."""
+    import pooch  # here, because only a download needs it
+
+    with _Limited(target) as file:
+        pooch.HTTPDownloader(timeout=_CONNECT)(address, file, None)
+
+
 def _checked(path: Path, sha256: str) -> bytes:
+    if not path.is_file():  # a pipe or a device would be read for ever
+        raise ValueError(f"{path} is no regular file: put the original there, or remove it")
+    if (size := path.stat().st_size) > _LARGEST:
+        raise ValueError(
+            f"{path} has {size} bytes, no original has more than {_LARGEST}: remove it"
+        )
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
@@ -182,9 +221,12 @@ def parse_idx(data: bytes) -> np.ndarray:
         ValueError: no gzip file, another type, or a length that doesn't fit the dimensions.
     """
     try:
-        content = gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as file:
+            content = file.read(_LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"an IDX file must be a whole gzip file: {error}") from error
+    if len(content) > _LARGEST:
+        raise ValueError(f"an IDX file must have at most {_LARGEST} bytes when unpacked")
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(f"an IDX file of bytes must start with 0, 0, 8; got {[*content[:3]]}")
     start = 4 + 4 * content[3]
