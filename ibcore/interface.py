@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -53,9 +53,30 @@ class Estimator(Protocol):
 
 
 def apply(
-    estimator: Callable[..., dict[str, MutualInformation]], z: Tensor, y: Tensor, x: Tensor | None
+    estimator: Callable[..., Any], z: Tensor, y: Tensor, x: Tensor | None
 ) -> dict[str, MutualInformation]:
-    """Return an estimator's estimates, and give it the inputs x if it takes them."""
-    if x is None or "x" not in inspect.signature(estimator).parameters:
-        return estimator(z, y)
-    return estimator(z, y, x=x)
+    """Return an estimator's estimates, and give it the inputs x if it takes them.
+
+    Raises:
+        ValueError: it returns something else than names with two to six numbers each.
+    """
+    found = estimator(z, y, x=x) if takes_x(estimator) else estimator(z, y)
+    try:
+        if not found or not all(isinstance(name, str) for name in found):
+            raise TypeError
+        return {name: MutualInformation(*map(float, values)) for name, values in found.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{named(estimator)} must return a dict from names to (i_xz, i_zy), got {found!r:.80}"
+        ) from error
+
+
+def takes_x(estimator: Callable[..., Any]) -> bool:
+    """Whether an estimator takes the inputs of the network, as x or among any others."""
+    parameters = inspect.signature(estimator).parameters.values()
+    return any(p.name == "x" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def named(estimator: object) -> str:
+    """Return what an error calls an estimator: its class, or the function's own name."""
+    return getattr(estimator, "__name__", type(estimator).__name__)

@@ -1,5 +1,6 @@
 """The information plane as a tidy table, with the flags that say what to believe."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from ibcore.interface import MutualInformation
+from ibcore.settling import CHECKS, at_floor, unsettled
 
 KEYS = ["run", "epoch", "layer", "estimator"]
 COLUMNS = [*KEYS, *MutualInformation._fields, "finite"]
+OWN = {"n_samples", "label_entropy", "layers", "estimators", "versions"}  # of the metadata
 _ROUNDING = 1e-9  # bits: what float64 sums may be off by
 
 
@@ -26,10 +29,12 @@ class InformationPlane:
             whether all activations were.
         metadata: n_samples, label_entropy (bits), layers (first to last), versions, and what the
             caller adds: parameters, seeds, hash of the data.
+        checks: floors and settling of chosen points, see `ibcore.settling`; may be empty.
     """
 
     table: pd.DataFrame
     metadata: dict[str, Any] = field(default_factory=dict)
+    checks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, *CHECKS]))
 
     @property
     def layers(self) -> list[str]:
@@ -60,7 +65,8 @@ class InformationPlane:
         """
         if run not in set(self.table["run"]):
             raise ValueError(f"no run {run} in this plane: it has {sorted(set(self.table['run']))}")
-        return InformationPlane(self.table[self.table["run"] == run], self.metadata)
+        tables = (t[t["run"] == run] for t in (self.table, self.checks))
+        return InformationPlane(next(tables), self.metadata, next(tables))
 
     def last(self, estimator: str) -> pd.DataFrame:
         """Return the last epoch: a row a run, columns ("i_xz" or "i_zy", layer), in bits."""
@@ -115,9 +121,11 @@ class InformationPlane:
 
         "saturated": I(X;T) within 1 % of log₂ N, or of the estimator's own ceiling, such as
         InfoNCE's log₂ of the batch. "above H(Y)": I(T;Y) > H(Y). "negative": either
-        below zero. "not finite": NaN or infinite activations. "singletons": bins with one sample
-        (mean share). "DPI, X" and "DPI, Y": the next layer has more information, by more than the
-        spread over runs. "lower > upper": BD above KL.
+        below zero. "uncertain": the error of either is as large as itself. "not finite": NaN or
+        infinite activations. "singletons": bins with one sample (mean share). "at the floor" and
+        "unsettled": of the points that were checked, see `ibcore.settling`. "DPI, X" and "DPI, Y":
+        the next layer has more information, by more than the spread over runs. "lower > upper": BD
+        above KL.
         """
         parts = [flag for e in self.table["estimator"].unique() for flag in self._flags(e)]
         bounds = self.table.pivot_table(index=KEYS[:-1], columns="estimator", values="i_xz")
@@ -136,26 +144,39 @@ class InformationPlane:
             "saturated": rows["i_xz"] >= 0.99 * ceiling,
             "above H(Y)": rows["i_zy"] > h_y + _ROUNDING,
             "negative": rows[["i_xz", "i_zy"]].min(axis=1) < -_ROUNDING,
+            "uncertain": _uncertain(rows, "i_xz") | _uncertain(rows, "i_zy"),
             "not finite": ~rows["finite"],
         }
         found = [(estimator, flag, int(held[flag].sum()), len(rows)) for flag in held]
         if rows["singleton_share"].notna().any():
             share = rows["singleton_share"].mean()
             found.append((estimator, "singletons", round(share * len(rows)), len(rows)))
+        checked = self.checks[self.checks["estimator"] == estimator].merge(rows, on=KEYS)
+        for flag, holds in (("at the floor", at_floor), ("unsettled", unsettled)):
+            if len(checked):
+                found.append((estimator, flag, int(holds(checked).sum()), len(checked)))
         for axis, column in (("X", "i_xz"), ("Y", "i_zy")):
             broken = dpi_violations(rows, self.layers, column)
             found.append((estimator, f"DPI, {axis}", int(broken.sum()), broken.size))
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write table and metadata to one Parquet file; a file there is replaced at the end."""
+        """Write the plane to one Parquet file; a file there is replaced at the end.
+
+        Raises:
+            OSError: the file can't be written; it names the file.
+        """
         path = Path(path)
-        table = self.table.copy()
-        table.attrs = {"ibcore": json.dumps(self.metadata)}
+        checks = self.checks.to_dict("split", index=False)
+        held = json.loads(json.dumps({"metadata": self.metadata, "checks": checks}))
+        table = self.table.reset_index(drop=True)
+        table.attrs = {"ibcore": json.dumps({**held, "sha256": _digest(table, held)})}
         temporary = path.with_name(path.name + ".part")
         try:
-            table.to_parquet(temporary)
+            table.to_parquet(temporary, write_page_checksum=True)
             temporary.replace(path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -167,14 +188,35 @@ class InformationPlane:
             FileNotFoundError: there is no such file.
             ValueError: the file is no plane, or is damaged.
         """
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise FileNotFoundError(f"no plane at {path}: save one there first")
         try:
-            table = pd.read_parquet(path)
-            metadata = json.loads(table.attrs.pop("ibcore"))
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{path} holds no information plane, or is damaged") from error
-        return cls(table, metadata)
+            if not Path(path).is_file():
+                raise ValueError("no regular file")
+            table = pd.read_parquet(path, page_checksum_verification=True)
+            held = json.loads(table.attrs.pop("ibcore"))
+            if held.pop("sha256") != _digest(table, held):
+                raise ValueError("its content has another hash than when it was saved")
+            return cls(table, held["metadata"], pd.DataFrame(**held["checks"]))
+        except Exception as error:  # a damaged file can raise anything
+            raise ValueError(
+                f"{path} holds no information plane, or is damaged: {error}"
+            ) from error
+
+
+def _digest(table: pd.DataFrame, held: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that a file holds: columns, their types and values, metadata."""
+    found = hashlib.sha256(json.dumps(held, sort_keys=True).encode())
+    for name, column in table.items():
+        found.update(f"{name} {column.dtype} {len(column)} ".encode())
+        text = pd.api.types.is_string_dtype(column)
+        found.update("\0".join(column).encode() if text else column.to_numpy().tobytes())
+    return found.hexdigest()
+
+
+def _uncertain(rows: pd.DataFrame, column: str) -> pd.Series:
+    error = rows[f"{column}_error"]
+    return (error > 0) & (error >= rows[column].abs())
 
 
 def dpi_violations(

@@ -1,8 +1,9 @@
 """From snapshots of a network to its information plane."""
 
+import json
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ibcore.discrete import label_entropy
-from ibcore.interface import Estimator, MutualInformation, apply
-from ibcore.plane import COLUMNS, KEYS, InformationPlane
+from ibcore.interface import Estimator, MutualInformation, apply, named
+from ibcore.plane import COLUMNS, KEYS, OWN, InformationPlane
+from ibcore.settling import CHECKS, settle
 
-Estimators = Sequence[Estimator] | Mapping[str, Estimator | Mapping[str, Estimator]]
+Estimators = Estimator | Sequence[Estimator] | Mapping[str, Estimator | Mapping[str, Estimator]]
 
 
 class PlaneRecorder:
@@ -24,14 +26,18 @@ class PlaneRecorder:
 
     Args:
         y: labels of the samples, shape (n_samples,).
-        estimators: a list, or a mapping from a label to an estimator where two would have the same
-            name; the label then stands before the name. In place of an estimator a mapping may
+        estimators: one, a list, or a mapping from a label to an estimator where two would have the
+            same name; the label then stands before the name. In place of an estimator a mapping may
             hold another, from each layer's name to the estimator for it.
         metadata: anything that JSON can hold, to be kept with the plane.
         samples: indices of the samples to measure; None takes all.
         x: inputs of the network, shape (n_samples, ...), for estimators that take them.
+        check: whether to check floors and settling, see `ibcore.settling`, on the last snapshot of
+            the first run: about two estimates more of each of its layers.
     Raises:
-        ValueError: no estimators, or samples that don't exist.
+        ValueError: no estimators, samples that don't exist, or metadata that the plane has itself
+            or that JSON can't hold. A snapshot is refused where an estimator fails, and the error
+            names both: with `fit` that is at the first snapshot, before the training is over.
     """
 
     def __init__(
@@ -41,7 +47,11 @@ class PlaneRecorder:
         metadata: Mapping[str, Any] | None = None,
         samples: Tensor | None = None,
         x: Tensor | None = None,
+        check: bool = True,
     ) -> None:
+        y = torch.as_tensor(y)
+        if callable(estimators):
+            estimators = [estimators]
         pairs = estimators.items() if isinstance(estimators, Mapping) else enumerate(estimators)
         self._estimators: dict[Any, Estimator | Mapping[str, Estimator]] = dict(pairs)
         if not self._estimators:
@@ -52,24 +62,39 @@ class PlaneRecorder:
         self._x = None if x is None else self._chosen("x", x)
         self._rows: list[dict[str, Any]] = []
         self._layers: list[str] = []
-        self._metadata = dict(metadata or {})
+        self._metadata = _check_metadata(metadata or {})
+        self._check, self._last = check, (0, 0, dict[str, Tensor]())
 
     def __call__(self, snapshot: Any) -> None:
         """Take in one snapshot: (run, epoch, {layer: activations})."""
         run, epoch, activations = snapshot
+        chosen = {layer: self._chosen(layer, z) for layer, z in activations.items()}
+        self._layers += [layer for layer in chosen if layer not in self._layers]
+        if not self._rows or run == self._rows[0]["run"]:
+            self._last = (run, epoch, chosen)
+        self._rows += self._over(run, epoch, chosen, _measure)
+
+    def _over(
+        self, run: int, epoch: int, activations: Mapping[str, Tensor], measure: Any
+    ) -> list[dict[str, Any]]:
+        """Return a row for each layer, estimator and bound."""
+        rows = []
         for layer, z in activations.items():
-            if layer not in self._layers:
-                self._layers.append(layer)
-            z = self._chosen(layer, z)
             for label in self._estimators:
                 estimator = self._estimator(label, layer)
-                for row in _measure(estimator, z, self._y, self._x):
-                    bound = row["estimator"]
-                    name = f"{label} {bound}" if isinstance(label, str) else bound
-                    at = {"run": run, "epoch": epoch, "layer": layer}
-                    self._rows.append({**row, **at, "estimator": name})
+                try:
+                    found = measure(estimator, z, self._y, self._x)
+                except ValueError as error:
+                    raise ValueError(f"layer {layer!r}, {named(estimator)}: {error}") from error
+                for row in found:
+                    name = row["estimator"]
+                    name = f"{label} {name}" if isinstance(label, str) else name
+                    rows.append(row | {"run": run, "epoch": epoch, "layer": layer})
+                    rows[-1]["estimator"] = name
+        return rows
 
     def _chosen(self, name: str, z: Tensor) -> Tensor:
+        z = torch.as_tensor(z)
         if self._samples is None:
             return z
         if len(z) != self._size:
@@ -97,6 +122,9 @@ class PlaneRecorder:
             twice = sorted(set(table.loc[table.duplicated(KEYS), "estimator"]))
             raise ValueError(f"{twice} came twice: give the estimators as a mapping with labels")
         packages = ("ibcore", "torch", "numpy")
+        run, epoch, last = self._last
+        finite = {layer: z for layer, z in last.items() if bool(z.isfinite().all())}
+        checks = self._over(run, epoch, finite, settle) if self._check else []
         return InformationPlane(
             table,
             {
@@ -104,10 +132,11 @@ class PlaneRecorder:
                 "label_entropy": label_entropy(self._y),
                 "layers": list(self._layers),
                 "estimators": [repr(e) for e in self._estimators.values()],
-                "versions": {p: version(p) for p in packages}
+                "versions": {p: sys.modules[p].__version__ for p in packages}
                 | {"python": platform.python_version()},
                 **self._metadata,
             },
+            pd.DataFrame(checks, columns=[*KEYS, *CHECKS]),
         )
 
 
@@ -118,6 +147,7 @@ def information_plane(
     metadata: Mapping[str, Any] | None = None,
     samples: Tensor | None = None,
     x: Tensor | None = None,
+    check: bool = True,
 ) -> InformationPlane:
     """Return the plane of stored snapshots, such as `fit(...).snapshots`.
 
@@ -128,11 +158,22 @@ def information_plane(
         metadata: kept with the plane.
         samples: indices of the samples to measure; None takes all.
         x: inputs of the network, for estimators that take them.
+        check: whether to check floors and settling.
     """
-    recorder = PlaneRecorder(y, estimators, metadata, samples, x)
+    recorder = PlaneRecorder(y, estimators, metadata, samples, x, check)
     for snapshot in snapshots:
         recorder(snapshot)
     return recorder.plane()
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if taken := sorted(OWN & set(metadata)):
+        raise ValueError(f"metadata can't hold {taken}: the plane says these itself")
+    try:
+        json.dumps(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be what JSON can hold: {error}") from error
+    return dict(metadata)
 
 
 def _check_indices(samples: Tensor, size: int) -> Tensor:

@@ -1,13 +1,15 @@
 """Laws of the information plane: a tidy table, honest flags, files that are whole or not there."""
 
+import errno
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ibcore
@@ -15,6 +17,7 @@ from ibcore import InformationPlane, MutualInformation, PlaneRecorder, informati
 from ibcore.estimators import Binning, Exact, InfoNCE, Ksg, MonteCarlo, Noisy, Pairwise, named
 from ibcore.estimators.noise import MaximumLikelihood, Percentile, Proportional
 from ibcore.plane import dpi_violations
+from ibcore.trials import distributions as laws
 
 N, H_Y = 16, 1.0
 CEILING = math.log2(N)
@@ -33,11 +36,12 @@ class Known:
         return {name: MutualInformation(value, value / 2) for name in self.names}
 
 
-def plane(values, estimator="BD", runs=None, finite=True, singletons=np.nan):
+def plane(values, estimator="BD", finite=True, **extra):
     """A plane of one epoch: for each run and layer (i_xz, i_zy)."""
     rows = [
         {"run": run, "epoch": 1, "layer": layer, "estimator": estimator, "i_xz": x, "i_zy": y,
-         "finite": finite, "singleton_share": singletons}
+         "i_xz_error": np.nan, "i_zy_error": np.nan, "ceiling": np.inf, "singleton_share": np.nan,
+         "finite": finite, **extra}
         for run, layers in enumerate(values)
         for layer, (x, y) in zip(LAYERS, layers, strict=False)
     ]  # fmt: skip
@@ -584,10 +588,7 @@ class Needy:
     """An estimator that needs the inputs."""
 
     def __call__(self, z, y, x):
-        return {"needy": MutualInformation(float((z - x).abs().sum()), float(len(x)))}
-
-    def ceiling(self, n_samples):
-        return 6.0
+        return {"needy": MutualInformation(float((z - x).abs().sum()), float(len(x)), ceiling=6.0)}
 
 
 def test_an_estimator_that_takes_the_inputs_gets_those_of_its_samples():
@@ -614,7 +615,7 @@ def test_an_estimator_at_its_own_ceiling_is_saturated():
     x, y = torch.zeros(100, 1), torch.arange(100) % 2
     found = {"a": x + 0.05, "b": x + 0.1}  # 5 and 10 bits
     plane = information_plane([(0, 1, found)], y, [Needy()], x=x)
-    assert plane.metadata["ceilings"] == {"needy": 6.0}
+    assert set(plane.table["ceiling"]) == {6.0}
     assert plane.flags().set_index("flag").loc["saturated", "count"] == 1
 
 
@@ -631,5 +632,214 @@ def test_a_plane_by_estimators_of_samples():
     x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
     plane = information_plane([(0, 1, {"a": x[:, :2]})], y, named(["Ksg", "Renyi"]), x=x)
-    assert list(plane.table["estimator"]) == ["Ksg", "Rényi"]
+    assert list(plane.table["estimator"]) == ["Ksg", "Renyi"]
     assert (plane.table[["i_xz", "i_zy"]] > 0).all().all()
+
+
+# What an estimator may be, and what is said where it is none
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        lambda z, y: {"plain": (1.0, 0.5)},
+        lambda z, y: {"plain": [torch.tensor(1.0), np.float32(0.5)]},
+        lambda z, y, **others: {"plain": (1.0, 0.5 if others["x"] is not None else 0.0)},
+    ],
+)
+def test_an_estimator_may_return_plain_numbers_and_take_what_it_likes(estimator):
+    table = information_plane(snapshots(1, (1,)), Y, estimator, x=torch.zeros(N, 1)).table
+    assert set(table["estimator"]) == {"plain"}
+    assert (table[["i_xz", "i_zy"]] == (1.0, 0.5)).all().all()
+
+
+def test_an_estimator_may_have_a_ceiling_of_its_own():
+    estimator = Known("known")
+    estimator.ceiling = 3.0
+    assert len(information_plane(snapshots(1, (1,)), Y, [estimator]).table) == 3
+
+
+@pytest.mark.parametrize("answer", [1.0, {}, {"a": 1.0}, {1: (1.0, 2.0)}, {"a": (1.0,)}, None])
+def test_an_estimator_that_returns_something_else_is_named(answer):
+    with pytest.raises(ValueError, match=r"layer 'first', <lambda>.*names to \(i_xz, i_zy\)"):
+        information_plane(snapshots(), Y, [lambda z, y: answer])
+
+
+def test_an_estimator_that_does_not_fit_fails_at_the_first_snapshot():
+    recorder = PlaneRecorder(Y, [Binning()])
+    with pytest.raises(ValueError, match="layer 'relu1', Binning: z runs from"):
+        recorder((0, 1, {"relu1": torch.arange(N)[:, None] / 2.0}))
+
+
+def test_arrays_of_numpy_are_taken():
+    arrays = [(0, 1, {"a": activations(0, "a")["a"].numpy()})]
+    tensors = [(0, 1, activations(0, "a"))]
+    found = information_plane(arrays, Y.numpy(), [Pairwise()]).table
+    pd.testing.assert_frame_equal(found, information_plane(tensors, Y, [Pairwise()]).table)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"layers": ["a"]}, r"can't hold \['layers'\]"),
+        ({"n_samples": 3, "versions": {}}, r"\['n_samples', 'versions'\]"),
+        ({"data": torch.zeros(2)}, "JSON can hold.*Tensor"),
+    ],
+)
+def test_metadata_that_can_not_be_kept_are_refused_at_once(metadata, words):
+    with pytest.raises(ValueError, match=words):
+        PlaneRecorder(Y, [Pairwise()], metadata)
+
+
+# Floors and settling
+
+
+def flags_of(z, y, estimator, x=None):
+    plane = information_plane([(0, 1, {"a": z})], y, [estimator], x=x)
+    flags = plane.flags().set_index(["estimator", "flag"])["count"]
+    return plane.checks.set_index("estimator"), flags
+
+
+def test_labels_that_mean_nothing_are_at_the_floor():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(600, 5, generator=generator, dtype=torch.float64)
+    checks, flags = flags_of(z, torch.randint(0, 50, (600,), generator=generator), Pairwise(0.05))
+    for bound in ("BD", "KL"):
+        assert flags[bound, "at the floor"] == 1
+        assert checks.loc[bound, "i_zy_floor"] > 3  # bits, where there are none
+        assert math.isnan(checks.loc[bound, "i_xz_floor"])  # every sample is its own x
+
+
+def test_too_few_samples_for_so_many_dimensions_are_not_settled():
+    a, b = laws.gaussian(20, laws.correlation_for(1.87, 20)).sample(1000, 0)
+    checks, flags = flags_of(b, (a[:, 0] > 0).long(), Ksg(), a)
+    assert flags["Ksg", "unsettled"] == 1
+    assert abs(checks.loc["Ksg", "i_xz_floor"]) < 0.05
+
+
+@pytest.mark.parametrize("estimator", [Ksg(), Pairwise(0.1), MonteCarlo(0.1)])
+def test_enough_samples_of_two_dimensions_raise_no_flag(estimator):
+    a, b = laws.gaussian(2, laws.correlation_for(1.0, 2)).sample(2000, 0)
+    _, flags = flags_of(b, (a[:, 0] > 0).long(), estimator, a)
+    assert not flags.xs("at the floor", level="flag").any()
+    assert not flags.xs("unsettled", level="flag").any()
+
+
+def test_an_estimate_at_log2_n_is_not_settled():
+    z = torch.arange(400, dtype=torch.float64)[:, None]
+    checks, flags = flags_of(z, torch.arange(400) % 2, Pairwise(1e-6))
+    assert flags["BD", "unsettled"] == 1
+    assert checks.loc["BD", "i_xz_half"] == pytest.approx(math.log2(200), abs=1e-6)
+    assert checks.loc["BD", "i_xz_quarter"] == pytest.approx(math.log2(100), abs=1e-6)
+
+
+def test_what_a_part_is_too_small_for_is_no_number():
+    z, y = activations(0, "a")["a"], torch.tensor([0] * 15 + [1])
+    checks, _ = flags_of(z, y, Pairwise())
+    assert checks[["i_xz_half", "i_xz_quarter"]].isna().all().all()
+    assert checks["i_zy_floor"].notna().all()
+
+
+def test_checks_are_of_the_last_snapshot_of_the_first_run_and_can_be_left_out():
+    plane = information_plane(snapshots(2, (1, 3, 9)), Y, [Pairwise()])
+    assert set(plane.checks[["run", "epoch"]].itertuples(index=False, name=None)) == {(0, 9)}
+    assert len(plane.checks) == 2 * len(LAYERS)
+    assert information_plane(snapshots(), Y, [Pairwise()], check=False).checks.empty
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "count"), [(1.0, 0.5, 0), (1.0, 1.0, 1), (0.0, 1e18, 1), (0.0, 0.0, 0)]
+)
+def test_an_error_as_large_as_the_estimate_is_flagged(value, error, count):
+    made = plane([[(value, value / 2)]], i_xz_error=error, i_zy_error=0.0)
+    assert flag(made, "uncertain") == (count, 1)
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    plane = information_plane(snapshots(1, (1, 2)), Y, [Pairwise()], {"seeds": [0], "by": {1: "a"}})
+    path = tmp_path_factory.mktemp("planes") / "plane.parquet"
+    plane.save(path)
+    return plane, path.read_bytes()
+
+
+def loads_or_refuses(plane, path):
+    try:
+        found = InformationPlane.load(path)
+    except ValueError:
+        return
+    pd.testing.assert_frame_equal(found.table, plane.table)
+    pd.testing.assert_frame_equal(found.checks, plane.checks)
+    assert found.metadata["layers"] == plane.metadata["layers"]
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=200)
+def test_a_flipped_bit_gives_the_same_plane_or_an_error(saved, tmp_path_factory, place, bit):
+    plane, content = saved
+    damaged = bytearray(content)
+    damaged[int(place * len(content))] ^= 1 << bit
+    path = tmp_path_factory.getbasetemp() / "flipped.parquet"
+    path.write_bytes(damaged)
+    loads_or_refuses(plane, path)
+
+
+@given(content=st.binary(max_size=200), cut=st.floats(0, 1))
+def test_other_bytes_and_cut_files_are_refused(saved, tmp_path_factory, content, cut):
+    plane, whole = saved
+    path = tmp_path_factory.getbasetemp() / "other.parquet"
+    for damaged in (content, whole[: int(cut * (len(whole) - 1))], b"PAR1" + content + b"PAR1"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="no information plane, or is damaged"):
+            InformationPlane.load(path)
+
+
+def test_a_table_of_another_kind_is_refused(tmp_path):
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="no information plane"):
+        InformationPlane.load(tmp_path / "other.parquet")
+
+
+def test_a_folder_and_a_pipe_are_no_planes(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="no regular file"):
+            InformationPlane.load(path)
+
+
+def test_a_plane_that_can_not_be_written_leaves_the_old_one_and_says_where(
+    saved, tmp_path, monkeypatch
+):
+    plane, content = saved
+    path = tmp_path / "plane.parquet"
+    path.write_bytes(content)
+
+    def full(self, target, **_):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OSError, match=r"No space left.*plane\.parquet"):
+        plane.save(path)
+    assert path.read_bytes() == content
+    assert [found.name for found in tmp_path.iterdir()] == ["plane.parquet"]
+
+
+# Violations by run
+
+
+def test_violations_count_gains_beyond_the_margin_of_each_run():
+    falls, rises = [(3.0, 0.5), (2.0, 0.5)], [(3.0, 0.5), (3.04, 0.6)]
+    found = plane([falls, rises]).violations().set_index("run")
+    assert found["DPI, X"].tolist() == [0, 0]  # 0.04 bits are within the margin
+    assert found["DPI, Y"].tolist() == [0, 1]
+    assert found["of"].tolist() == [1, 1]
+    assert plane([falls, rises]).violations(0.03).set_index("run")["DPI, X"].tolist() == [0, 1]
+
+
+def test_violations_of_one_run_ask_no_other_run_how_far_it_scatters():
+    far = plane([[(1.0, 0.1), (2.0, 0.2)], [(1.0, 0.1), (5.0, 0.2)]])
+    assert far.violations()["DPI, X"].tolist() == [1, 1]

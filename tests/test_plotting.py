@@ -22,7 +22,8 @@ def plane(runs=3, epochs=EPOCHS, n_samples=4096, layers=LAYERS):
         {"run": run, "epoch": epoch, "layer": layer, "estimator": "BD",
          "i_xz": 8 - 2 * depth - 0.5 * math.log10(epoch) + 0.1 * run,
          "i_zy": 0.9 - 0.1 * depth + 0.02 * math.log10(epoch) + 0.01 * run,
-         "finite": True, "singleton_share": np.nan}
+         "i_xz_error": np.nan, "i_zy_error": np.nan, "ceiling": np.inf, "singleton_share": np.nan,
+         "finite": True}
         for run in range(runs) for epoch in epochs for depth, layer in enumerate(layers)
     ]  # fmt: skip
     metadata = {"n_samples": n_samples, "label_entropy": 0.999, "layers": list(layers)}
@@ -31,7 +32,7 @@ def plane(runs=3, epochs=EPOCHS, n_samples=4096, layers=LAYERS):
 
 def gradients(seeds=3):
     rows = [
-        {"run": seed, "epoch": epoch, "layer": layer,
+        {"run": seed, "epoch": epoch, "weight": layer,
          "mean": (1 + 0.1 * seed) * (2 + depth) / epoch, "deviation": (1 + 0.1 * seed) * 0.1}
         for seed in range(seeds) for epoch in EPOCHS for depth, layer in enumerate(LAYERS)
     ]  # fmt: skip
@@ -49,7 +50,7 @@ def history(seeds=3):
 
 def scales():
     rows = [
-        {"seed": seed, "layer": layer, "scale": scale, "i_xz": 5 - depth - math.log10(scale) + seed}
+        {"run": seed, "layer": layer, "scale": scale, "i_xz": 5 - depth - math.log10(scale) + seed}
         for seed in range(2) for scale in (1e-3, 1e-2, 0.1) for depth, layer in enumerate(LAYERS)
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -65,7 +66,7 @@ def pairs():
 
 def settings():
     rows = [
-        {"x": x, "series": series, "seed": seed, "value": 10 * x + number + 0.1 * seed}
+        {"x": x, "series": series, "run": seed, "value": 10 * x + number + 0.1 * seed}
         for seed in range(3) for x in (0.1, 0.5, 1.0)
         for number, series in enumerate(("FCN", "GCN"))
     ]  # fmt: skip
@@ -395,7 +396,7 @@ def test_a_curve_is_the_mean_over_seeds_of_its_series(log, scale):
 
 
 def test_numbers_of_layers_that_lie_together_are_joined():
-    found = plotting._labels(
+    found = plotting.planes._labels(
         np.array([[1.0, 0.1], [1.01, 0.1], [5.0, 0.1], [1.0, 0.5]]), (0.1, 0.1)
     )
     assert [label for label, _ in found] == ["1,2", "3", "4"]
