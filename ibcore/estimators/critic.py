@@ -7,9 +7,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ibcore.checks import stream
+from ibcore.estimators.spectra import eigh, svd
+
 TILE = 2048  # held-out samples of which all pairs are formed at once
 _COMPONENTS = 64  # principal components of each side that the critic sees
 _WIDE = 1024  # dimensions above which the principal directions are found by random projection
+_ITERATIONS = 5  # of that projection
 _WIDTH, _EMBEDDING = 32, 16  # units of the critic's hidden layers, and of its output
 _VALIDATION = 0.2  # share of the training folds that decides when to stop
 _MOST = 1024  # samples that decide, at most
@@ -65,10 +69,10 @@ def _canonical(a: Tensor, b: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tens
     sides, n = [], len(rows)
     for z in (a, b):
         z = z - z[rows].mean(0)
-        values, vectors = torch.linalg.eigh(z[rows].T @ z[rows] / n)
+        values, vectors = eigh(z[rows].T @ z[rows] / n)
         sides.append(z @ (vectors / values.clamp(min=0.1).sqrt()))
     a, b = sides
-    left, r, right = torch.linalg.svd(a[rows].T @ b[rows] / n)
+    left, r, right = svd(a[rows].T @ b[rows] / n)
     chance = math.sqrt(a.shape[1] / n) + math.sqrt(b.shape[1] / n)
     gain = (1 - r * r) * (a.shape[1] + b.shape[1]) / n
     r = torch.where(r > chance, (r * r - gain).clamp(min=0).sqrt(), torch.zeros_like(r))
@@ -93,12 +97,17 @@ def _principal(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the variances along the principal directions, largest first, and the directions."""
     n, dim = scores.shape
     if dim <= _WIDE:
-        values, vectors = torch.linalg.eigh(scores.T @ scores / n)
+        values, vectors = eigh(scores.T @ scores / n)
         return values.flip(0), vectors.flip(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        _, values, vectors = torch.svd_lowrank(scores, q=min(2 * _COMPONENTS, n), niter=4)
-    return values.square() / n, vectors
+    drawn = torch.randn(
+        dim, min(2 * _COMPONENTS, n), generator=stream(0, "principal"), dtype=torch.float64
+    )
+    basis = drawn.to(scores)
+    for _ in range(_ITERATIONS):
+        basis = torch.linalg.qr(scores.T @ (scores @ basis)).Q
+    image = scores @ basis
+    values, vectors = eigh(image.T @ image / n)
+    return values.flip(0), basis @ vectors.flip(1)
 
 
 def normal_scores(a: Tensor) -> Tensor:
