@@ -37,7 +37,7 @@ def test_a_network_finds_what_correlations_do_not_show(bound):
 def test_a_fair_coin_is_one_bit(bound):
     y = torch.arange(1000) % 2
     z = 4.0 * y[:, None] + torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
-    found = bound(**QUICK)(z, y, x=z)[bound.name]
+    found = bound(**QUICK)(z, y, x=z)[bound.__name__]
     assert found.i_zy == pytest.approx(1.0, abs=0.1)
 
 
@@ -148,7 +148,7 @@ def test_sparse_wide_inputs_give_a_finite_value(bound):
     words = (torch.rand(300, 1433, generator=generator) < 0.01).float()
     z = torch.relu(words @ torch.randn(1433, 50, generator=generator))
     y = (z[:, 0] > z[:, 1]).long()
-    found = bound(**QUICK)(z, y, x=words)[bound.name]
+    found = bound(**QUICK)(z, y, x=words)[bound.__name__]
     assert all(math.isfinite(v) and v >= 0 for v in found)
     assert math.isfinite(bound(**QUICK).between(words, z).error)
 

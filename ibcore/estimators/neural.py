@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ibcore.checks import check_inputs, check_pair, check_samples, stream
 from ibcore.estimators.critic import TILE, Critic, Folds, components
 from ibcore.interface import Estimate, MutualInformation
+from ibcore.threads import one_thread
 
 _LEAST = 40  # samples: fewer leave no fold to train on
 _LEARNING_RATE = 3e-3
@@ -121,6 +122,7 @@ class _Neural:
                 found[i] = estimate
         return found
 
+    @one_thread()
     def _run(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Estimate]:
         generator = stream(self.seed, "critic")
         data = Folds(pairs, self.folds, generator)
@@ -128,7 +130,9 @@ class _Neural:
             data.correlations, data.train[0].shape[2], data.train[1].shape[2], generator
         )
         self._fit(critic, data, generator)
-        terms = torch.cat([self._terms(critic(a, b)) for a, b in data.held_out()], 1)
+        validation = critic(*data.validation)
+        tiles = [self._read(critic(a, b), validation) for a, b in data.held_out()]
+        terms = torch.cat([self._terms(t) for t in tiles], 1)
         if not terms.isfinite().all():
             raise DivergedError(f"{self.name} has no finite value on held-out samples")
         terms = terms.reshape(len(pairs), -1) / math.log(2)
@@ -178,6 +182,10 @@ class _Neural:
         """Return what validation maximises, (n_critics,)."""
         return self._terms(t).mean(1)
 
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        """Return the critic's values on held-out samples as the bound reads them."""
+        return t
+
     def _terms(self, t: Tensor) -> Tensor:
         """Return one term a sample, in nats; their mean is the estimate, their spread its error."""
         raise NotImplementedError
@@ -188,7 +196,9 @@ class Mine(_Neural):
     """Donsker-Varadhan bound: I(A;B) ≥ ⟨F⟩_joint − log⟨e^F⟩_product.
 
     The gradient's denominator is a moving average, which takes away the bias of small batches. A
-    lower bound on held-out samples, up to their noise, which grows as e^I.
+    lower bound on held-out samples, up to their noise, which grows as e^I. F is capped at its
+    highest value among the pairs of the product that decided when to stop, as far as these n
+    samples tell: beyond it, one pair of e^F ≫ n² would be the whole estimate.
 
     Source: Belghazi et al. (2018), eq. 10-12; the thesis, Algorithm 1
         [belghazi2018mine, landsverk2021inductive].
@@ -207,6 +217,9 @@ class Mine(_Neural):
     def _score(self, t: Tensor) -> Tensor:
         return _joint(t).mean(1) - _log_partition(t)
 
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        return _calibrated(t, validation)
+
     def _terms(self, t: Tensor) -> Tensor:
         return _joint(t) - _partition_terms(t)
 
@@ -215,13 +228,17 @@ class Mine(_Neural):
 class Nwj(_Neural):
     """Nguyen-Wainwright-Jordan bound: I(A;B) ≥ ⟨F⟩_joint − ⟨e^(F−1)⟩_product.
 
-    A lower bound on held-out samples, up to their noise, which grows as e^I.
+    A lower bound on held-out samples, up to their noise, which grows as e^I. F is calibrated on the
+    samples that decided when to stop, as in `Mine`.
 
     Source: Nguyen, Wainwright & Jordan (2010), eq. 22 [nguyen2010estimating].
     """
 
     def _score(self, t: Tensor) -> Tensor:
-        return 1 + _joint(t).mean(1) - _log_partition(t).exp()
+        return 1 + _joint(t).mean(1) - _exp(_log_partition(t))
+
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        return _calibrated(t, validation)
 
     def _terms(self, t: Tensor) -> Tensor:
         # F − 1 stands in for F, so that an untrained critic gives 0.
@@ -287,6 +304,23 @@ def _pairs(t: Tensor) -> Tensor:
 def _log_partition(t: Tensor) -> Tensor:
     """Return log⟨e^F⟩ over the pairs i ≠ j, (n_critics,)."""
     return _pairs(t).flatten(1).logsumexp(1) - math.log(t.shape[1] * (t.shape[1] - 1))
+
+
+def _calibrated(t: Tensor, validation: Tensor) -> Tensor:
+    """Return t − log⟨e^F⟩ with F capped at its highest value on pairs of the product in validation.
+
+    Any function of (a,b) that owes nothing to the held-out samples gives a bound, so this one too.
+    Without the cap, a pair that the critic takes for a sample by mistake can add e^100.
+    """
+    most = _pairs(validation).amax((1, 2))[:, None, None]
+    log_z = _log_partition(validation.clamp(max=most))[:, None, None]
+    return t.clamp(max=most) - log_z
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Return e^x, and its tangent above x = 50, so that values and gradients never overflow."""
+    near = x.clamp(max=50.0)
+    return near.exp() * (1 + x - near)
 
 
 def _partition_terms(t: Tensor) -> Tensor:
