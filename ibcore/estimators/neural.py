@@ -10,7 +10,17 @@ from torch.nn.functional import one_hot, softplus
 from tqdm import tqdm
 
 from ibcore.checks import check_inputs, check_pair, check_samples, stream
-from ibcore.estimators.critic import TILE, Critic, Folds, components
+from ibcore.estimators.critic import (
+    TILE,
+    Critic,
+    Folds,
+    calibrated,
+    components,
+    joint,
+    log_partition,
+    partition_terms,
+    product_pairs,
+)
 from ibcore.interface import Estimate, MutualInformation
 from ibcore.threads import one_thread
 
@@ -32,6 +42,10 @@ class _Neural:
     pairs of canonical directions. The critic F(a,b) = g(a,b) + f(a)·h(b) adds to g, the logarithm
     of the density ratio of a Gaussian with the canonical correlations, a network that starts at
     zero. As much information as the correlations show is there before the first step.
+
+    Ranks undo what was done to single coordinates, and correlations see through rotations, but not
+    both at once: of five Gaussian pairs with 6 bits, 1000 samples show 5.8 as they are, rotated or
+    cubed, and 3.1 cubed and then rotated. There more samples are needed, as for any curved map.
 
     The samples are cut into folds. For each fold a critic is trained on the others, a fifth of
     which decides when to stop, and read on the fold itself; the estimate is the mean over folds.
@@ -205,23 +219,23 @@ class Mine(_Neural):
     """
 
     def _loss(self, t: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        partition = _log_partition(t)
+        partition = log_partition(t)
         now = partition.detach()
         past = (
             now
             if state is None
             else torch.logaddexp(state + math.log(_MEMORY), now + math.log(1 - _MEMORY))
         )
-        return (partition - past).exp() - _joint(t).mean(1), past
+        return (partition - past).exp() - joint(t).mean(1), past
 
     def _score(self, t: Tensor) -> Tensor:
-        return _joint(t).mean(1) - _log_partition(t)
+        return joint(t).mean(1) - log_partition(t)
 
     def _read(self, t: Tensor, validation: Tensor) -> Tensor:
-        return _calibrated(t, validation)
+        return calibrated(t, validation)
 
     def _terms(self, t: Tensor) -> Tensor:
-        return _joint(t) - _partition_terms(t)
+        return joint(t) - partition_terms(t)
 
 
 @dataclass(frozen=True)
@@ -235,17 +249,17 @@ class Nwj(_Neural):
     """
 
     def _score(self, t: Tensor) -> Tensor:
-        return 1 + _joint(t).mean(1) - _exp(_log_partition(t))
+        return 1 + joint(t).mean(1) - _exp(log_partition(t))
 
     def _read(self, t: Tensor, validation: Tensor) -> Tensor:
-        return _calibrated(t, validation)
+        return calibrated(t, validation)
 
     def _terms(self, t: Tensor) -> Tensor:
         # F − 1 stands in for F, so that an untrained critic gives 0.
-        exponents = _pairs(t).exp()
+        exponents = product_pairs(t).exp()
         count = t.shape[1] - 1
         mean = exponents.sum((1, 2))[:, None] / (count * t.shape[1])
-        return 1 + _joint(t) - (exponents.sum(1) + exponents.sum(2)) / count + mean
+        return 1 + joint(t) - (exponents.sum(1) + exponents.sum(2)) / count + mean
 
 
 @dataclass(frozen=True)
@@ -260,7 +274,7 @@ class InfoNCE(_Neural):
     """
 
     def _terms(self, t: Tensor) -> Tensor:
-        return _joint(t) - t.logsumexp(2) + math.log(t.shape[1])
+        return joint(t) - t.logsumexp(2) + math.log(t.shape[1])
 
     def ceiling(self, n_samples: int) -> float:
         """Return log₂ of the held-out samples that are told apart, which no estimate can pass."""
@@ -284,47 +298,15 @@ class Smile(_Neural):
 
     def _score(self, t: Tensor) -> Tensor:
         softened = softplus(t)
-        product = softened.sum((1, 2)) - _joint(softened).sum(1)
+        product = softened.sum((1, 2)) - joint(softened).sum(1)
         n = t.shape[1]
-        return -softplus(-_joint(t)).mean(1) - product / (n * (n - 1))
+        return -softplus(-joint(t)).mean(1) - product / (n * (n - 1))
 
     def _terms(self, t: Tensor) -> Tensor:
-        return _joint(t) - _partition_terms(t.clamp(-self.limit, self.limit))
-
-
-def _joint(t: Tensor) -> Tensor:
-    return t.diagonal(dim1=1, dim2=2)
-
-
-def _pairs(t: Tensor) -> Tensor:
-    """Return t with the samples' own pairs at −∞: what is left are pairs from the product."""
-    return t.masked_fill(torch.eye(t.shape[1], dtype=torch.bool, device=t.device), -math.inf)
-
-
-def _log_partition(t: Tensor) -> Tensor:
-    """Return log⟨e^F⟩ over the pairs i ≠ j, (n_critics,)."""
-    return _pairs(t).flatten(1).logsumexp(1) - math.log(t.shape[1] * (t.shape[1] - 1))
-
-
-def _calibrated(t: Tensor, validation: Tensor) -> Tensor:
-    """Return t − log⟨e^F⟩ with F capped at its highest value on pairs of the product in validation.
-
-    Any function of (a,b) that owes nothing to the held-out samples gives a bound, so this one too.
-    Without the cap, a pair that the critic takes for a sample by mistake can add e^100.
-    """
-    most = _pairs(validation).amax((1, 2))[:, None, None]
-    log_z = _log_partition(validation.clamp(max=most))[:, None, None]
-    return t.clamp(max=most) - log_z
+        return joint(t) - partition_terms(t.clamp(-self.limit, self.limit))
 
 
 def _exp(x: Tensor) -> Tensor:
     """Return e^x, and its tangent above x = 50, so that values and gradients never overflow."""
     near = x.clamp(max=50.0)
     return near.exp() * (1 + x - near)
-
-
-def _partition_terms(t: Tensor) -> Tensor:
-    """Return terms with the mean log⟨e^F⟩, and its spread: the influence of each sample on it."""
-    log_z = _log_partition(t)[:, None]
-    shares = (_pairs(t) - log_z[:, :, None]).exp_()
-    return log_z + (shares.sum(1) + shares.sum(2)) / (t.shape[1] - 1) - 2
