@@ -2,8 +2,13 @@
 
 import csv
 import math
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -12,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.measure import NOISE_VARIANCE, row, seconds
 from ibcore.estimators import InfoNCE, Ksg, Mine, Nwj, Pairwise, Renyi, Smile
+from ibcore.threads import one_thread
 from ibcore.trials import distributions as laws
 
 REFERENCE = Path("build/reference")  # what benchmarks/reference.py wrote
@@ -98,8 +104,41 @@ def _task(path: Path) -> tuple[Tensor, Tensor, float]:
         return x, y, float(found["true_nats"])
 
 
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep one core busy with a process that does nothing."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def bench_threads() -> None:
+    """Compare one thread with torch's threads as they are set, alone and beside a busy core."""
+    pair = laws.gaussian(2, 0.7).sample(1000, 0)
+    z = torch.tanh(torch.randn(4096, 10, generator=torch.Generator().manual_seed(0)))
+    y = torch.arange(4096) % 2
+    critic, pairwise = Nwj(steps=50), Pairwise(NOISE_VARIANCE)
+    as_set = patch.object(Nwj, "_run", Nwj._run.__wrapped__)
+    for where, beside in (("alone", nullcontext()), ("beside a busy core", busy_core())):
+        with beside:
+            one = seconds(lambda: critic.between(*pair), 5)
+            with as_set:
+                more = seconds(lambda: critic.between(*pair), 5)
+            distances = seconds(lambda: pairwise(z, y), 5)
+            with one_thread():
+                single = seconds(lambda: pairwise(z, y), 5)
+        row(f"Critics, 50 steps {where}: {one * 1e3:.0f} ms, faster than threads as set",
+            f"{more / one:.1f} x", ">= 0.9 x", more >= 0.9 * one)  # fmt: skip
+        row(f"Pairwise {where}: {distances * 1e3:.0f} ms, by its time on one thread",
+            f"{distances / single:.2f}", "", True)  # fmt: skip
+
+
 def main() -> None:
     """Print the table."""
+    bench_threads()
     bench_renyi()
     bench_ksg()
     bench_gaussian()

@@ -1,5 +1,6 @@
 """Networks in which every layer is a named submodule; all return logits."""
 
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from numbers import Integral
 from typing import Any
 
 import torch
+from scipy.special import ndtr, ndtri
 from torch import Tensor, nn
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -267,11 +269,18 @@ def _activation(name: str) -> nn.Module:
 
 @torch.no_grad()
 def _draw_weights(model: nn.Module, seed: int | None) -> None:
-    """Draw each weight matrix from a normal of deviation 1/√(inputs), cut at two; zero biases."""
+    """Draw each weight matrix from a normal of deviation 1/√(inputs), cut at two; zero biases.
+
+    Quantiles of uniform numbers, in float64 and rounded to the weights' dtype at the end. Torch
+    computes them by instructions that differ between processors, and so in the last bit, which
+    training amplifies; SciPy has one function for all of them.
+    """
     generator = None if seed is None else torch.Generator().manual_seed(seed)
+    low, high = ndtr(-2.0), ndtr(2.0)
     for weight in model.parameters():
         if weight.ndim < 2:
             nn.init.zeros_(weight)
         else:
-            std = weight[0].numel() ** -0.5
-            nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+            drawn = torch.rand(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
+            normal = torch.from_numpy(ndtri(low + (high - low) * drawn.numpy()))
+            weight.copy_(normal / math.sqrt(weight[0].numel()))

@@ -1,7 +1,10 @@
 """Laws of the networks: the formula, the names, the weights."""
 
 import copy
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +85,37 @@ def test_weights_are_normal_with_deviation_one_over_root_inputs_cut_at_two(input
     n = weight.numel()
     assert float(weight.mean()) == pytest.approx(0, abs=4 * std / n**0.5)
     assert float(weight.std()) == pytest.approx(TRUNCATED * std, rel=4 / (2 * n) ** 0.5)
+
+
+def test_weights_are_the_same_bit_for_bit_whatever_instructions_the_processor_has():
+    code = (
+        "import sys; from ibcore.models import FullyConnected as F; "
+        "[sys.stdout.buffer.write(p.detach().numpy().tobytes())"
+        " for s in range(5) for p in F([300, 100, 7, 2], seed=s).parameters()]"
+    )
+    command = [sys.executable, "-c", code]
+    settings = [{}, {"ATEN_CPU_CAPABILITY": "default"}]
+    found = [
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | s).stdout
+        for s in settings
+    ]
+    assert len(found[0]) == 5 * 4 * (301 * 100 + 101 * 7 + 8 * 2)
+    assert found[0] == found[1]
+
+
+def test_weights_are_drawn_on_the_cpu_and_in_float64_before_they_are_rounded():
+    single = FullyConnected([9, 5, 2], seed=3)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = FullyConnected([9, 5, 2], seed=3)
+    finally:
+        torch.set_default_dtype(before)
+    for one, two in zip(single.parameters(), double.parameters(), strict=True):
+        assert two.dtype == torch.float64
+        assert torch.equal(one, two.float())
+    with torch.device("meta"):
+        assert FullyConnected([9, 5, 2], seed=3).linear1.weight.is_meta
 
 
 def test_biases_start_at_zero():
@@ -296,7 +330,7 @@ def test_lenet_trains_in_an_ensemble_as_alone():
     settings = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 5, "progress": False}
     alone = fit(LeNet(seed=3).double(), ds, seed=3, **settings).table
     both = fit_ensemble(lambda s: LeNet(seed=s).double(), ds, seeds=[2, 3], **settings).table
-    losses = both.loc[both["seed"] == 3, "train_loss"]
+    losses = both.loc[both["run"] == 3, "train_loss"]
     assert losses.tolist() == pytest.approx(alone["train_loss"].tolist(), rel=1e-9)
 
 

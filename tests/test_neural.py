@@ -9,50 +9,51 @@ from ibcore.estimators.critic import Critic, Folds, components
 from ibcore.trials import distributions as laws
 
 BOUNDS = [Mine, Nwj, InfoNCE, Smile]
-QUICK = {"steps": 300}
+QUICK = {"steps": 60, "folds": 2}
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_gaussian_is_found(bound):
     law = laws.gaussian(2, 0.7)
-    found = bound(**QUICK).between(*law.sample(2000, 0))
-    assert found.bits == pytest.approx(law.bits, abs=0.12)  # 3 errors, and the bound's slack
+    found = bound(**QUICK).between(*law.sample(1000, 0))
+    assert found.bits == pytest.approx(law.bits, abs=0.15)  # 3 errors, and the bound's slack
     assert 0 < found.error < 0.05
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_independence_holds_nothing(bound):
-    found = bound(**QUICK).between(*laws.independent(4, 3).sample(1000, 0))
-    assert 0 <= found.bits < 0.02
+    found = bound(**QUICK).between(*laws.independent(4, 3).sample(500, 0))
+    assert 0 <= found.bits < 0.05  # a validation by 75 samples a fold errs by chance
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_network_finds_what_correlations_do_not_show(bound):
-    a = torch.rand(3000, 1, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    b = a.abs() + 0.1 * torch.randn(3000, 1, generator=torch.Generator().manual_seed(1))
-    assert bound(steps=1000).between(a, b).bits > 0.7
+    a = torch.rand(1000, 1, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    b = a.abs() + 0.1 * torch.randn(1000, 1, generator=torch.Generator().manual_seed(1))
+    # h(B) − ½ log₂(2πe 0.01), about 1.4 bits; the correlation alone shows none of them.
+    assert bound(steps=300, folds=2).between(a, b).bits > 0.7
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_fair_coin_is_one_bit(bound):
-    y = torch.arange(1000) % 2
-    z = 4.0 * y[:, None] + torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
-    found = bound(**QUICK)(z, y, x=z)[bound.name]
-    assert found.i_zy == pytest.approx(1.0, abs=0.1)
+    y = torch.arange(600) % 2
+    z = 4.0 * y[:, None] + torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
+    found = bound(steps=300)(z, y, x=z)[bound.__name__]
+    assert found.i_zy == pytest.approx(1.0, abs=0.1)  # the critic is not trained to its end
 
 
 @pytest.mark.parametrize("bound", [Mine, InfoNCE])
 def test_monotone_maps_and_units_change_nothing(bound):
     a, b = laws.student(2, 0.5, 2).sample(600, 0)
-    before = bound(steps=100).between(a, b)
-    after = bound(steps=100).between(a.asinh() * 1000, b.atan())
-    assert after == pytest.approx(before, abs=1e-6)
+    before = bound(steps=20).between(a, b)
+    after = bound(steps=20).between(a.asinh() * 1000, b.atan())
+    assert after == pytest.approx(before, abs=1e-6)  # ranks are the same: rounding alone
 
 
 def test_seeds_reproduce_and_differ():
-    pair = laws.gaussian(3, 0.5).sample(500, 0)
-    assert InfoNCE(**QUICK).between(*pair) == InfoNCE(**QUICK).between(*pair)
-    assert InfoNCE(**QUICK).between(*pair) != InfoNCE(**QUICK, seed=1).between(*pair)
+    pair = laws.gaussian(3, 0.5).sample(200, 0)
+    assert InfoNCE(steps=10).between(*pair) == InfoNCE(steps=10).between(*pair)
+    assert InfoNCE(steps=10).between(*pair) != InfoNCE(steps=10, seed=1).between(*pair)
 
 
 def test_the_global_generator_is_left_alone():
@@ -64,7 +65,7 @@ def test_the_global_generator_is_left_alone():
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_one_batched_run_agrees_with_single_ones(bound):
-    pairs = [laws.gaussian(d, 0.8).sample(1000, d) for d in (1, 3)]
+    pairs = [laws.gaussian(d, 0.8).sample(500, d) for d in (1, 3)]
     for found, pair in zip(bound(**QUICK).many(pairs), pairs, strict=True):
         alone = bound(**QUICK).between(*pair)
         assert found.bits == pytest.approx(alone.bits, abs=3 * alone.error)
@@ -72,17 +73,72 @@ def test_one_batched_run_agrees_with_single_ones(bound):
 
 def test_infonce_cannot_pass_its_ceiling():
     a = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
-    estimator = InfoNCE(**QUICK)
+    estimator = InfoNCE(steps=60, folds=4)
     assert estimator.ceiling(400) == pytest.approx(math.log2(100))
     assert 5 < estimator.between(a, a).bits <= math.log2(100)
 
 
 def test_the_error_covers_the_spread_over_samples():
     law = laws.gaussian(1, 0.75)
-    found = [InfoNCE(**QUICK).between(*law.sample(500, s)) for s in range(12)]
+    found = InfoNCE(folds=2, steps=50).many([law.sample(300, s) for s in range(16)])
     bits = torch.tensor([f.bits for f in found])
     error = sum(f.error for f in found) / len(found)
+    # The spread of 16 estimates is known to 1/√30 = 18 %; folds that share samples add to it.
     assert 0.5 * error < bits.std() < 2 * error
+
+
+@pytest.mark.parametrize("bound", [Mine, Nwj])
+@pytest.mark.parametrize("dim", [1, 5])
+def test_strong_dependence_is_found_with_an_error_that_says_how_well(bound, dim):
+    law = laws.gaussian(dim, laws.correlation_for(8, dim))
+    found = bound(steps=60).many([law.sample(1000, s) for s in range(2)])
+    for estimate in found:
+        # Finite samples lose up to a bit; uncalibrated, it is 0 with an error of 1e3 and more.
+        assert estimate.bits == pytest.approx(law.bits, abs=1.2)
+        assert estimate.error < 0.4
+
+
+@pytest.mark.parametrize("bound", [Mine, Nwj])
+def test_no_pair_is_read_as_more_than_the_pairs_of_the_validation_can_show(bound):
+    generator = torch.Generator().manual_seed(0)
+    t, validation = 5 * torch.randn(2, 3, 20, 20, generator=generator, dtype=torch.float64)
+    t[0, 3, 4] = 300.0
+    read = bound()._read(t, validation)
+    off = ~torch.eye(20, dtype=torch.bool)
+    # Among n(n−1) pairs whose mean e^F is 1, the largest is n(n−1).
+    assert float(read.max()) <= math.log(20 * 19) + 1e-9
+    again = bound()._read(validation, validation)
+    assert torch.allclose(again[:, off].exp().mean(1), torch.ones(3).double())
+    # A constant that the critic adds is of no account, and what lies below the cap keeps its order.
+    assert torch.allclose(bound()._read(t + 100, validation + 100), read)
+    assert bool((read.flatten(1).sort(stable=True)[0].diff() >= 0).all())
+
+
+def test_a_critic_that_overflows_has_finite_gradients():
+    for size in (60.0, 700.0, 1e5):
+        t = torch.zeros(1, 10, 10, dtype=torch.float64)
+        t[0, 1, 2] = size
+        t.requires_grad_()
+        loss, _ = Nwj()._loss(t, None)
+        (slope,) = torch.autograd.grad(loss.sum(), t)
+        assert loss.isfinite().all()
+        assert slope.isfinite().all()
+        assert slope[0, 1, 2] == slope.max() > 0
+
+
+def test_critics_train_on_one_thread_and_put_the_setting_back(monkeypatch):
+    seen = []
+    fit = module._Neural._fit
+    monkeypatch.setattr(
+        module._Neural, "_fit", lambda *a: (seen.append(torch.get_num_threads()), fit(*a))
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Mine(steps=1).between(*laws.gaussian(1, 0.5).sample(100, 0))
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def terms(bound, t):
@@ -148,15 +204,15 @@ def test_sparse_wide_inputs_give_a_finite_value(bound):
     words = (torch.rand(300, 1433, generator=generator) < 0.01).float()
     z = torch.relu(words @ torch.randn(1433, 50, generator=generator))
     y = (z[:, 0] > z[:, 1]).long()
-    found = bound(**QUICK)(z, y, x=words)[bound.name]
-    assert all(math.isfinite(v) and v >= 0 for v in found)
-    assert math.isfinite(bound(**QUICK).between(words, z).error)
+    found = bound(steps=10)(z, y, x=words)[bound.__name__]
+    assert all(math.isfinite(v) and v >= 0 for v in found[:4])
+    assert math.isfinite(bound(steps=10).between(words, z).error)
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_ties_and_constants(bound):
     ties = torch.randint(0, 3, (400, 2), generator=torch.Generator().manual_seed(0)).float()
-    assert bound(**QUICK).between(ties, ties[:, :1]).bits > 1.0
+    assert bound(**QUICK).between(ties, ties[:, :1]).bits > 1.0  # of log₂ 3 = 1.58
     assert bound(**QUICK).between(ties, torch.ones(400, 3)) == (0.0, 0.0)
 
 

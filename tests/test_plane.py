@@ -88,7 +88,7 @@ def test_the_values_are_those_of_the_estimators():
     for name, mi in Pairwise(0.2)(z, Y).items():
         row = table[table["estimator"] == name].iloc[0]
         assert (row["run"], row["epoch"], row["layer"]) == (4, 7, "one")
-        assert (row["i_xz"], row["i_zy"]) == mi
+        assert tuple(row[list(mi._fields)]) == pytest.approx(mi, nan_ok=True)
 
 
 def test_the_metadata_say_what_the_values_rest_on():
@@ -650,7 +650,7 @@ def test_a_plane_by_estimators_of_samples():
 def test_an_estimator_may_return_plain_numbers_and_take_what_it_likes(estimator):
     table = information_plane(snapshots(1, (1,)), Y, estimator, x=torch.zeros(N, 1)).table
     assert set(table["estimator"]) == {"plain"}
-    assert (table[["i_xz", "i_zy"]] == (1.0, 0.5)).all().all()
+    assert table[["i_xz", "i_zy"]].to_numpy().tolist() == 3 * [[1.0, 0.5]]
 
 
 def test_an_estimator_may_have_a_ceiling_of_its_own():
@@ -789,7 +789,7 @@ def test_a_flipped_bit_gives_the_same_plane_or_an_error(saved, tmp_path_factory,
 
 @given(content=st.binary(max_size=200), cut=st.floats(0, 1))
 def test_other_bytes_and_cut_files_are_refused(saved, tmp_path_factory, content, cut):
-    plane, whole = saved
+    _, whole = saved
     path = tmp_path_factory.getbasetemp() / "other.parquet"
     for damaged in (content, whole[: int(cut * (len(whole) - 1))], b"PAR1" + content + b"PAR1"):
         path.write_bytes(damaged)

@@ -295,7 +295,7 @@ def test_gradients_are_drawn_as_geometric_means_on_log_axes():
     for column, style in (("mean", "-"), ("deviation", "--")):
         drawn = lines(axis, style)
         assert len(drawn) == len(LAYERS)
-        for curve, (_, rows) in zip(drawn, given.groupby("layer"), strict=True):
+        for curve, (_, rows) in zip(drawn, given.groupby("weight"), strict=True):
             expected = np.exp(np.log(rows[column]).groupby(rows["epoch"]).mean())
             np.testing.assert_allclose(curve, [EPOCHS, expected], rtol=1e-9)
 

@@ -7,9 +7,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ibcore.checks import stream
+from ibcore.estimators.spectra import eigh, svd
+
 TILE = 2048  # held-out samples of which all pairs are formed at once
 _COMPONENTS = 64  # principal components of each side that the critic sees
 _WIDE = 1024  # dimensions above which the principal directions are found by random projection
+_ITERATIONS = 5  # of that projection
 _WIDTH, _EMBEDDING = 32, 16  # units of the critic's hidden layers, and of its output
 _VALIDATION = 0.2  # share of the training folds that decides when to stop
 _MOST = 1024  # samples that decide, at most
@@ -65,10 +69,10 @@ def _canonical(a: Tensor, b: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tens
     sides, n = [], len(rows)
     for z in (a, b):
         z = z - z[rows].mean(0)
-        values, vectors = torch.linalg.eigh(z[rows].T @ z[rows] / n)
+        values, vectors = eigh(z[rows].T @ z[rows] / n)
         sides.append(z @ (vectors / values.clamp(min=0.1).sqrt()))
     a, b = sides
-    left, r, right = torch.linalg.svd(a[rows].T @ b[rows] / n)
+    left, r, right = svd(a[rows].T @ b[rows] / n)
     chance = math.sqrt(a.shape[1] / n) + math.sqrt(b.shape[1] / n)
     gain = (1 - r * r) * (a.shape[1] + b.shape[1]) / n
     r = torch.where(r > chance, (r * r - gain).clamp(min=0).sqrt(), torch.zeros_like(r))
@@ -93,12 +97,17 @@ def _principal(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the variances along the principal directions, largest first, and the directions."""
     n, dim = scores.shape
     if dim <= _WIDE:
-        values, vectors = torch.linalg.eigh(scores.T @ scores / n)
+        values, vectors = eigh(scores.T @ scores / n)
         return values.flip(0), vectors.flip(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        _, values, vectors = torch.svd_lowrank(scores, q=min(2 * _COMPONENTS, n), niter=4)
-    return values.square() / n, vectors
+    drawn = torch.randn(
+        dim, min(2 * _COMPONENTS, n), generator=stream(0, "principal"), dtype=torch.float64
+    )
+    basis = drawn.to(scores)
+    for _ in range(_ITERATIONS):
+        basis = torch.linalg.qr(scores.T @ (scores @ basis)).Q
+    image = scores @ basis
+    values, vectors = eigh(image.T @ image / n)
+    return values.flip(0), basis @ vectors.flip(1)
 
 
 def normal_scores(a: Tensor) -> Tensor:
@@ -184,3 +193,36 @@ def _forward(p: list[Tensor], z: Tensor) -> Tensor:
     hidden = torch.baddbmm(p[1], z, p[0]).relu_()
     hidden = torch.baddbmm(p[3], hidden, p[2]).relu_()
     return torch.baddbmm(p[5], hidden, p[4])
+
+
+def joint(t: Tensor) -> Tensor:
+    """Return F of the samples' own pairs, (n_critics, n), from F of all, (n_critics, n, n)."""
+    return t.diagonal(dim1=1, dim2=2)
+
+
+def product_pairs(t: Tensor) -> Tensor:
+    """Return t with the samples' own pairs at −∞: what is left are pairs from the product."""
+    return t.masked_fill(torch.eye(t.shape[1], dtype=torch.bool, device=t.device), -math.inf)
+
+
+def log_partition(t: Tensor) -> Tensor:
+    """Return log⟨e^F⟩ over the pairs i ≠ j, (n_critics,)."""
+    return product_pairs(t).flatten(1).logsumexp(1) - math.log(t.shape[1] * (t.shape[1] - 1))
+
+
+def calibrated(t: Tensor, validation: Tensor) -> Tensor:
+    """Return t − log⟨e^F⟩ with F capped at its highest value on pairs of the product in validation.
+
+    Any function of (a,b) that owes nothing to the held-out samples gives a bound, so this one too.
+    Without the cap, a pair that the critic takes for a sample by mistake can add e^100.
+    """
+    most = product_pairs(validation).amax((1, 2))[:, None, None]
+    log_z = log_partition(validation.clamp(max=most))[:, None, None]
+    return t.clamp(max=most) - log_z
+
+
+def partition_terms(t: Tensor) -> Tensor:
+    """Return terms with the mean log⟨e^F⟩, and its spread: the influence of each sample on it."""
+    log_z = log_partition(t)[:, None]
+    shares = (product_pairs(t) - log_z[:, :, None]).exp_()
+    return log_z + (shares.sum(1) + shares.sum(2)) / (t.shape[1] - 1) - 2

@@ -10,8 +10,19 @@ from torch.nn.functional import one_hot, softplus
 from tqdm import tqdm
 
 from ibcore.checks import check_inputs, check_pair, check_samples, stream
-from ibcore.estimators.critic import TILE, Critic, Folds, components
+from ibcore.estimators.critic import (
+    TILE,
+    Critic,
+    Folds,
+    calibrated,
+    components,
+    joint,
+    log_partition,
+    partition_terms,
+    product_pairs,
+)
 from ibcore.interface import Estimate, MutualInformation
+from ibcore.threads import one_thread
 
 _LEAST = 40  # samples: fewer leave no fold to train on
 _LEARNING_RATE = 3e-3
@@ -31,6 +42,10 @@ class _Neural:
     pairs of canonical directions. The critic F(a,b) = g(a,b) + f(a)·h(b) adds to g, the logarithm
     of the density ratio of a Gaussian with the canonical correlations, a network that starts at
     zero. As much information as the correlations show is there before the first step.
+
+    Ranks undo what was done to single coordinates, and correlations see through rotations, but not
+    both at once: of five Gaussian pairs with 6 bits, 1000 samples show 5.8 as they are, rotated or
+    cubed, and 3.1 cubed and then rotated. There more samples are needed, as for any curved map.
 
     The samples are cut into folds. For each fold a critic is trained on the others, a fifth of
     which decides when to stop, and read on the fold itself; the estimate is the mean over folds.
@@ -121,6 +136,7 @@ class _Neural:
                 found[i] = estimate
         return found
 
+    @one_thread()
     def _run(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Estimate]:
         generator = stream(self.seed, "critic")
         data = Folds(pairs, self.folds, generator)
@@ -128,7 +144,9 @@ class _Neural:
             data.correlations, data.train[0].shape[2], data.train[1].shape[2], generator
         )
         self._fit(critic, data, generator)
-        terms = torch.cat([self._terms(critic(a, b)) for a, b in data.held_out()], 1)
+        validation = critic(*data.validation)
+        tiles = [self._read(critic(a, b), validation) for a, b in data.held_out()]
+        terms = torch.cat([self._terms(t) for t in tiles], 1)
         if not terms.isfinite().all():
             raise DivergedError(f"{self.name} has no finite value on held-out samples")
         terms = terms.reshape(len(pairs), -1) / math.log(2)
@@ -178,6 +196,10 @@ class _Neural:
         """Return what validation maximises, (n_critics,)."""
         return self._terms(t).mean(1)
 
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        """Return the critic's values on held-out samples as the bound reads them."""
+        return t
+
     def _terms(self, t: Tensor) -> Tensor:
         """Return one term a sample, in nats; their mean is the estimate, their spread its error."""
         raise NotImplementedError
@@ -188,47 +210,56 @@ class Mine(_Neural):
     """Donsker-Varadhan bound: I(A;B) ≥ ⟨F⟩_joint − log⟨e^F⟩_product.
 
     The gradient's denominator is a moving average, which takes away the bias of small batches. A
-    lower bound on held-out samples, up to their noise, which grows as e^I.
+    lower bound on held-out samples, up to their noise, which grows as e^I. F is capped at its
+    highest value among the pairs of the product that decided when to stop, as far as these n
+    samples tell: beyond it, one pair of e^F ≫ n² would be the whole estimate.
 
     Source: Belghazi et al. (2018), eq. 10-12; the thesis, Algorithm 1
         [belghazi2018mine, landsverk2021inductive].
     """
 
     def _loss(self, t: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        partition = _log_partition(t)
+        partition = log_partition(t)
         now = partition.detach()
         past = (
             now
             if state is None
             else torch.logaddexp(state + math.log(_MEMORY), now + math.log(1 - _MEMORY))
         )
-        return (partition - past).exp() - _joint(t).mean(1), past
+        return (partition - past).exp() - joint(t).mean(1), past
 
     def _score(self, t: Tensor) -> Tensor:
-        return _joint(t).mean(1) - _log_partition(t)
+        return joint(t).mean(1) - log_partition(t)
+
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        return calibrated(t, validation)
 
     def _terms(self, t: Tensor) -> Tensor:
-        return _joint(t) - _partition_terms(t)
+        return joint(t) - partition_terms(t)
 
 
 @dataclass(frozen=True)
 class Nwj(_Neural):
     """Nguyen-Wainwright-Jordan bound: I(A;B) ≥ ⟨F⟩_joint − ⟨e^(F−1)⟩_product.
 
-    A lower bound on held-out samples, up to their noise, which grows as e^I.
+    A lower bound on held-out samples, up to their noise, which grows as e^I. F is calibrated on the
+    samples that decided when to stop, as in `Mine`.
 
     Source: Nguyen, Wainwright & Jordan (2010), eq. 22 [nguyen2010estimating].
     """
 
     def _score(self, t: Tensor) -> Tensor:
-        return 1 + _joint(t).mean(1) - _log_partition(t).exp()
+        return 1 + joint(t).mean(1) - _exp(log_partition(t))
+
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        return calibrated(t, validation)
 
     def _terms(self, t: Tensor) -> Tensor:
         # F − 1 stands in for F, so that an untrained critic gives 0.
-        exponents = _pairs(t).exp()
+        exponents = product_pairs(t).exp()
         count = t.shape[1] - 1
         mean = exponents.sum((1, 2))[:, None] / (count * t.shape[1])
-        return 1 + _joint(t) - (exponents.sum(1) + exponents.sum(2)) / count + mean
+        return 1 + joint(t) - (exponents.sum(1) + exponents.sum(2)) / count + mean
 
 
 @dataclass(frozen=True)
@@ -243,7 +274,7 @@ class InfoNCE(_Neural):
     """
 
     def _terms(self, t: Tensor) -> Tensor:
-        return _joint(t) - t.logsumexp(2) + math.log(t.shape[1])
+        return joint(t) - t.logsumexp(2) + math.log(t.shape[1])
 
     def ceiling(self, n_samples: int) -> float:
         """Return log₂ of the held-out samples that are told apart, which no estimate can pass."""
@@ -267,30 +298,15 @@ class Smile(_Neural):
 
     def _score(self, t: Tensor) -> Tensor:
         softened = softplus(t)
-        product = softened.sum((1, 2)) - _joint(softened).sum(1)
+        product = softened.sum((1, 2)) - joint(softened).sum(1)
         n = t.shape[1]
-        return -softplus(-_joint(t)).mean(1) - product / (n * (n - 1))
+        return -softplus(-joint(t)).mean(1) - product / (n * (n - 1))
 
     def _terms(self, t: Tensor) -> Tensor:
-        return _joint(t) - _partition_terms(t.clamp(-self.limit, self.limit))
+        return joint(t) - partition_terms(t.clamp(-self.limit, self.limit))
 
 
-def _joint(t: Tensor) -> Tensor:
-    return t.diagonal(dim1=1, dim2=2)
-
-
-def _pairs(t: Tensor) -> Tensor:
-    """Return t with the samples' own pairs at −∞: what is left are pairs from the product."""
-    return t.masked_fill(torch.eye(t.shape[1], dtype=torch.bool, device=t.device), -math.inf)
-
-
-def _log_partition(t: Tensor) -> Tensor:
-    """Return log⟨e^F⟩ over the pairs i ≠ j, (n_critics,)."""
-    return _pairs(t).flatten(1).logsumexp(1) - math.log(t.shape[1] * (t.shape[1] - 1))
-
-
-def _partition_terms(t: Tensor) -> Tensor:
-    """Return terms with the mean log⟨e^F⟩, and its spread: the influence of each sample on it."""
-    log_z = _log_partition(t)[:, None]
-    shares = (_pairs(t) - log_z[:, :, None]).exp_()
-    return log_z + (shares.sum(1) + shares.sum(2)) / (t.shape[1] - 1) - 2
+def _exp(x: Tensor) -> Tensor:
+    """Return e^x, and its tangent above x = 50, so that values and gradients never overflow."""
+    near = x.clamp(max=50.0)
+    return near.exp() * (1 + x - near)

@@ -11,14 +11,10 @@ from torch.nn.functional import one_hot
 
 from ibcore.checks import check_inputs, check_pair, check_representation, check_samples, stream
 from ibcore.estimators.distances import squared_distances
+from ibcore.estimators.spectra import eigvalsh, power_trace
 from ibcore.interface import Estimate, MutualInformation
 
 _TOLERANCE = 1e-9  # nats: the rounding error of an exponent that we accept
-_NOISE = 1e-6  # rounding of products with a float32 kernel matrix, as a share of its norm
-_LANDMARKS = 256  # samples whose kernel rows the search for the largest eigenvalues starts from
-_TOP, _TOP_STEPS = 64, 2  # vectors of that search, and its Lanczos steps
-_CONVERGED = 0.03  # residual of an eigenvalue that is taken as found, as a share of it
-_PROBES, _STEPS = 16, 12  # random vectors for the other eigenvalues, and their Lanczos steps
 _SMALLEST = 512  # samples from which on probes can be fewer than samples, with all their steps
 _LARGEST_ALPHA = 50.0  # tr A^α ≥ N^(1−α), which must be a float
 
@@ -139,7 +135,7 @@ class Renyi:
         direct = len(samples[0]) <= self.limit or self.alpha < 1
         kernels = _kernels(samples, widths, terms, torch.float64 if direct else torch.float32)
         if direct:
-            return [_of_values(torch.linalg.eigvalsh(k) / len(k), self.alpha) for k in kernels]
+            return [_of_values(eigvalsh(k) / len(k), self.alpha) for k in kernels]
         return [_probed(k, self.alpha, stream(self.seed, "Renyi")) for k in kernels]
 
     def _squared_width(self, z: Tensor) -> float:
@@ -242,127 +238,11 @@ def _of_values(values: Tensor, alpha: float) -> _Entropy:
 
 
 def _probed(kernel: Tensor, alpha: float, generator: torch.Generator) -> _Entropy:
-    """Return the entropy of K/N, from its largest eigenvalues and random probes of the rest.
-
-    tr f(K) = Σ f(κ) + tr f(K restricted to the complement of the eigenvectors found). For the
-    second, a quadratic p that is close to f there has known traces, and ωᵀ(f−p)(K)ω, with ω of
-    random signs and without those eigenvectors, has the trace of the remainder as its mean.
-    Lanczos quadrature gives ωᵀf(K)ω from one side (Gauss) and from the other (Gauss-Radau).
-
-    Args:
-        kernel: K, float32, (n_samples, n_samples).
-        alpha: order above 1.
-        generator: of the probes, the same for all kernels of an estimate, whose errors then cancel.
-    Source: Gong et al. (2021), algorithm 4, without deflation and control variates; Golub &
-        Meurant (2010), chapter 6 [gong2021computationally, golub2010matrices].
-    """
+    """Return the entropy of K/N, from its largest eigenvalues and random probes of the rest."""
     n = len(kernel)
-    squares = float(torch.linalg.vector_norm(kernel, dim=1).double().square().sum())
-    floor = _NOISE * squares**0.5
-    values, space = _largest(kernel, floor, generator)
-    probes = 2.0 * torch.randint(2, (n, _PROBES), generator=generator).to(kernel) - 1
-    probes -= space @ (space.T @ probes)
-    basis, small, _ = _lanczos(kernel, probes, _STEPS, floor)
-    first = (basis[:, :_PROBES].T @ probes).double()
-    moments = torch.tensor([n, n, squares]).to(small) - _powers(values).sum(0)
-    noise = _NOISE * torch.tensor([0.0, n, squares]).to(small)
-    known = values.pow(alpha).sum()
-    gauss, radau = (
-        (known + _quadrature(t, first, moments, noise, alpha)).cpu() / n**alpha
-        for t in (small, _with_zero(small))
-    )
-    # The Gauss rule is exact for one degree more, so that it is the closer one more often.
-    traces = (2 * gauss + radau) / 3
+    traces, bound = power_trace(kernel, alpha, generator)
+    traces, bound = traces / n**alpha, bound / n**alpha
     trace = float(traces.mean())
-    entropy = _entropy(alpha, trace, abs(float((gauss - radau).mean())) / 2 + _NOISE * trace)
     scatter = (traces - trace) / (trace * (1 - alpha) * math.log(2))
+    entropy = _entropy(alpha, trace, bound)
     return entropy._replace(scatter=scatter, bits=min(entropy.bits, math.log2(n)))
-
-
-def _powers(values: Tensor) -> Tensor:
-    """Return the values to the powers 0, 1 and 2, (n_values, 3)."""
-    return values[:, None] ** torch.arange(3.0).to(values)
-
-
-def _largest(kernel: Tensor, floor: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the largest eigenvalues and their vectors (n_samples, n_values), as far as found.
-
-    The search starts from the Nyström approximation by a few samples.
-    """
-    rows = torch.randperm(len(kernel), generator=generator)[:_LANDMARKS].to(kernel.device)
-    near = kernel[rows]
-    vectors = torch.linalg.eigh(near[:, rows].double())[1][:, -_TOP:]
-    basis, small, residual = _lanczos(kernel, near.T @ vectors.to(kernel), _TOP_STEPS, floor)
-    values, vectors = torch.linalg.eigh(small)
-    error = (residual @ vectors[-_TOP:].to(residual)).norm(dim=0) + floor
-    found = error < _CONVERGED * values
-    return values[found], basis @ vectors[:, found].to(basis)
-
-
-def _quadrature(
-    small: Tensor, first: Tensor, moments: Tensor, noise: Tensor, alpha: float
-) -> Tensor:
-    """Return an estimate of the trace of K^α, less the eigenvalues found, for each probe.
-
-    Args:
-        small: K in the basis of the Lanczos steps.
-        first: the probes in the basis of the first step, (n_probes, n_probes).
-        moments: traces of K⁰, K¹ and K², less the eigenvalues found.
-        noise: rounding errors of these.
-        alpha: order.
-    """
-    values, vectors = torch.linalg.eigh(small)
-    weights = (vectors[: len(first)].T @ first).square()
-    # Rounding leaves some of the zeros negative; with their sign they cancel.
-    f, powers = values.sign() * values.abs().pow(alpha), _powers(values)
-    # p with the least sum of the variance over the probes and of the squared errors of its traces.
-    root = (weights.mean(1) * 2 / len(first)).sqrt()
-    rows = torch.cat([root[:, None] * powers, noise.diag()])
-    fit = torch.linalg.pinv(rows) @ torch.cat([root * f, torch.zeros_like(noise)])
-    found: Tensor = (f - powers @ fit) @ weights + fit @ moments
-    return found
-
-
-def _with_zero(small: Tensor) -> Tensor:
-    """Return K in the basis with its last block changed such that zero is an eigenvalue: Radau."""
-    small = small.clone()
-    head, side = small[:-_PROBES, :-_PROBES], small[:-_PROBES, -_PROBES:]
-    ridge = _NOISE * small.norm() * torch.eye(len(head)).to(small)
-    small[-_PROBES:, -_PROBES:] = side.T @ torch.linalg.solve(head + ridge, side)
-    return small
-
-
-def _lanczos(
-    kernel: Tensor, start: Tensor, steps: int, floor: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a basis of the block Krylov space, K in it (float64), and what K leads out of it.
-
-    Args:
-        kernel: K, (n_samples, n_samples).
-        start: the first block, (n_samples, width).
-        steps: multiplications by K.
-        floor: norm of a direction below which it is rounding; its column is zero.
-    """
-    width = start.shape[1]
-    basis = start.new_zeros(len(start), steps * width)
-    small = torch.zeros(steps * width, steps * width, dtype=torch.float64, device=start.device)
-    image = start
-    for step in range(steps):
-        here, known = slice(step * width, (step + 1) * width), basis[:, : (step + 1) * width]
-        basis[:, here] = _directions(image, floor if step else 0.0)
-        image = kernel @ basis[:, here]
-        for _ in range(2):  # what is left can be so small that one pass leaves rounding in it
-            part = known.T @ image
-            image -= known @ part
-            small[: len(part), here] += part
-    return basis, small.triu() + small.triu(1).T, image
-
-
-def _directions(block: Tensor, floor: float) -> Tensor:
-    """Return orthonormal columns that span a block; zeros for those below a floor."""
-    block = block.double()
-    squares, vectors = torch.linalg.eigh(block.T @ block)
-    keep = squares > max(floor**2, 1e-14 * float(squares[-1]))
-    scale = torch.where(keep, squares, torch.inf).rsqrt()
-    found: Tensor = block @ (vectors * scale)
-    return found.float()
