@@ -465,9 +465,9 @@ def test_streamed_statistics_are_those_of_the_stored_gradients(model, count, acc
                 model.zero_grad()
             backward(model, x, y)
         rows = tracker.statistics()
-    assert [row["layer"] for row in rows] == [f"linear{n}.weight" for n in (1, 2, 3)]
+    assert [row["weight"] for row in rows] == [f"linear{n}.weight" for n in (1, 2, 3)]
     for row in rows:
-        expected = stored(model, batches, model.get_parameter(row["layer"]))
+        expected = stored(model, batches, model.get_parameter(row["weight"]))
         measured = [row["mean_norm"], row["deviation_norm"], row["weight_norm"]]
         np.testing.assert_allclose(measured, expected, rtol=1e-5, atol=1e-7)
 
@@ -502,7 +502,7 @@ def test_chosen_layers_alone_are_watched(model):
     with GradientTracker(model, ["linear1", "linear3"]) as tracker:
         backward(model, *batches_of(1)[0])
         rows = tracker.statistics()
-    assert [row["layer"] for row in rows] == ["linear1.weight", "linear3.weight"]
+    assert [row["weight"] for row in rows] == ["linear1.weight", "linear3.weight"]
 
 
 def test_frozen_weights_and_biases_are_left_out(model):
@@ -510,8 +510,8 @@ def test_frozen_weights_and_biases_are_left_out(model):
     with GradientTracker(model) as tracker:
         backward(model, *batches_of(1)[0])
         rows = tracker.statistics()
-    assert [row["layer"] for row in rows] == ["linear1.weight", "linear3.weight"]
-    assert all(math.isfinite(v) for row in rows for k, v in row.items() if k != "layer")
+    assert [row["weight"] for row in rows] == ["linear1.weight", "linear3.weight"]
+    assert all(math.isfinite(v) for row in rows for k, v in row.items() if k != "weight")
 
 
 @pytest.mark.parametrize("layers", [None, nn.Tanh])

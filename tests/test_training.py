@@ -201,9 +201,9 @@ def test_the_table_has_a_row_a_snapshot_and_the_promised_columns():
         history = fit(model, blobs(), seed=3, snapshots=[1, 3], gradients=gradients, **SETTINGS)
     assert list(history.table.columns) == ["run", "epoch", *SCORES]
     assert history.table[["run", "epoch"]].to_numpy().tolist() == [[3, 1], [3, 3]]
-    assert list(history.gradients.columns) == ["run", "epoch", "layer", *NORMS]
-    layers = [f"linear{n}.weight" for n in (1, 2, 3)]
-    assert history.gradients["layer"].tolist() == 2 * layers
+    assert list(history.gradients.columns) == ["run", "epoch", "weight", *NORMS]
+    weights = [f"linear{n}.weight" for n in (1, 2, 3)]
+    assert history.gradients["weight"].tolist() == 2 * weights
 
 
 def test_snapshots_are_by_default_those_of_the_schedule():
@@ -239,7 +239,7 @@ def test_the_seed_decides_the_order_and_the_same_seed_repeats_the_run():
     def run(seed, state):
         torch.manual_seed(state)
         model = net(0)
-        return model, fit(model, blobs(), seed=seed, **SETTINGS).table.drop(columns="seed")
+        return model, fit(model, blobs(), seed=seed, **SETTINGS).table.drop(columns="run")
 
     (one, first), (two, again), (_, other) = run(1, 10), run(1, 11), run(2, 10)
     pd.testing.assert_frame_equal(first, again, check_exact=True)
@@ -261,7 +261,7 @@ def test_snapshots_hold_the_activations_of_every_sample_in_evaluation_mode():
     with ActivationTracker(model) as tracker:
         history = fit(model, ds, seed=5, tracker=tracker, **SETTINGS)
         last = tracker.collect(ds.x)
-    assert [(s.seed, s.epoch) for s in history.snapshots] == [(5, e) for e in (1, 2, 3, 4)]
+    assert [(s.run, s.epoch) for s in history.snapshots] == [(5, e) for e in (1, 2, 3, 4)]
     assert torch.equal(history.snapshots[-1].activations["2"], last["2"])
     assert not torch.equal(history.snapshots[0].activations["2"], last["2"])
 
@@ -488,12 +488,12 @@ def assert_same_runs(build, data, seeds, layers="*", **settings):
     tight = {"rtol": 1e-7, "atol": 1e-10}
     for keys, ours, theirs in (
         (["run", "epoch"], history.table, scores),
-        (["run", "epoch", "layer"], history.gradients, gradient_rows),
+        (["run", "epoch", "weight"], history.gradients, gradient_rows),
     ):
         pd.testing.assert_frame_equal(in_order(ours, keys), in_order(theirs, keys), **tight)
     for found in (taken, snapshots):
-        found.sort(key=lambda s: (s.seed, s.epoch))
-    assert [(s.seed, s.epoch) for s in taken] == [(s.seed, s.epoch) for s in snapshots]
+        found.sort(key=lambda s: (s.run, s.epoch))
+    assert [(s.run, s.epoch) for s in taken] == [(s.run, s.epoch) for s in snapshots]
     for ours, theirs in zip(taken, snapshots, strict=True):
         assert list(ours.activations) == list(theirs.activations)
         for name, z in theirs.activations.items():
@@ -526,7 +526,7 @@ def test_an_ensemble_gives_what_fit_gives_for_unusual_modules(build):
 def test_in_an_ensemble_a_seed_does_not_see_the_others():
     alone = fit_ensemble(net, blobs(), seeds=[5], **SETTINGS).table
     among = fit_ensemble(net, blobs(), seeds=[1, 5, 9], **SETTINGS).table
-    among = among[among["seed"] == 5].reset_index(drop=True)
+    among = among[among["run"] == 5].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among, rtol=1e-9)
 
 
@@ -542,7 +542,7 @@ def test_an_ensemble_records_the_layers_that_are_asked_for():
         net, blobs(), seeds=[0], layers="linear2", on_snapshot=taken.append, snapshots=[2],
         **SETTINGS,
     )  # fmt: skip
-    assert [(s.seed, s.epoch, list(s.activations)) for s in taken] == [(0, 2, ["linear2"])]
+    assert [(s.run, s.epoch, list(s.activations)) for s in taken] == [(0, 2, ["linear2"])]
 
 
 # Bad settings
