@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ibcore.data import Dataset
-from ibcore.hooks import ActivationTracker, Layers, RunningMoments, norms
+from ibcore.hooks import ActivationTracker
+from ibcore.layers import Layers
+from ibcore.moments import RunningMoments, norms
 from ibcore.training import History, Snapshot, batches, check_loss, check_settings, score
 
 
