@@ -245,7 +245,7 @@ class GradientTracker(_Hooked):
     """
 
     def __init__(self, model: nn.Module, layers: Layers = None) -> None:
-        model = uncompiled(model)
+        self.model = model = uncompiled(model)
         modules = {"": model} if layers is None else select_layers(model, layers)
         self.weights = {
             ".".join(filter(None, (prefix, name))): weight
