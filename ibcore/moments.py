@@ -45,6 +45,6 @@ def norms(moments: RunningMoments, weight: Tensor, dims: int = 0) -> dict[str, T
 
     return {
         "mean_norm": norm(moments.mean),
-        "deviation_norm": norm(moments.variance.clamp(min=0).sqrt()),
+        "deviation_norm": norm(moments.variance.sqrt()),
         "weight_norm": norm(weight),
     }

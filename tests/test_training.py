@@ -152,6 +152,11 @@ def test_with_room_for_all_every_early_epoch_is_seen(epochs):
     assert list(found) == list(range(1, epochs + 1))
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_also_the_fewest_snapshots_hold_the_first_epoch_and_the_last(epochs):
+    assert snapshot_epochs(epochs, 1) == sorted({1, epochs})
+
+
 @pytest.mark.parametrize(("epochs", "count"), [(0, 10), (-1, 10), (10, 0), (10, -2)])
 def test_no_epochs_and_no_snapshots_are_refused(epochs, count):
     with pytest.raises(ValueError, match="at least 1"):
