@@ -579,6 +579,15 @@ def test_collected_activations_need_no_gradient():
     assert not found["tanh"].requires_grad
 
 
+def test_nothing_that_was_collected_stays_in_the_tracker(model, x):
+    with ActivationTracker(model) as tracker:
+        tracker.collect(x)
+        assert tracker.activations == {}
+        with pytest.raises(TypeError):
+            tracker.collect(x, "one input too many")
+        assert tracker.activations == {}
+
+
 @pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
 def test_hooks_live_inside_the_block_alone(model, tracker):
     made = tracker(model)
