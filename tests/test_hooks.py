@@ -16,7 +16,7 @@ from torch import nn
 from ibcore.hooks import ActivationTracker, GradientTracker, Intervention
 from ibcore.layers import first_tensor, select_layers
 from ibcore.models import FullyConnected
-from ibcore.moments import RunningMoments
+from ibcore.moments import RunningMoments, norms
 
 
 @pytest.fixture
@@ -293,11 +293,15 @@ def test_a_data_set_is_seen_in_evaluation_mode(x):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_gets_its_mode_back(model, x, training):
+def test_the_model_gets_its_mode_back_and_builds_no_graph(model, x, training):
+    seen = []
+    model.linear2.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
     model.train(training)
     with ActivationTracker(model) as tracker:
         tracker.collect(x)
     assert all(module.training is training for module in model.modules())
+    assert seen == [False]
+    assert torch.is_grad_enabled()
 
 
 def test_a_layer_that_was_frozen_in_evaluation_mode_stays_so(x):
@@ -749,6 +753,29 @@ def test_reset_forgets_the_batches_before(model):
         (row, *_) = tracker.statistics()
     expected = stored(model, [second], model.linear1.weight)
     assert row["mean_norm"] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_a_paused_tracker_sees_nothing_until_the_next_reset(model):
+    first, second = batches_of(2)
+    with GradientTracker(model) as tracker:
+        tracker.reset(paused=True)
+        backward(model, *first)
+        assert all(moments.count == 0 for moments in tracker.moments.values())
+        assert all(row["mean_norm"] == 0 for row in tracker.statistics())
+        tracker.reset()
+        backward(model, *second)
+        assert all(moments.count == 1 for moments in tracker.moments.values())
+
+
+def test_norms_of_single_precision_are_taken_in_double():
+    weight = torch.randn(30, 40, generator=torch.Generator().manual_seed(0))
+    moments = RunningMoments()
+    moments.update(weight)
+    found = norms(moments, weight)
+    exact = np.linalg.norm(weight.double().numpy())
+    # In single precision the norm would be rounded by 6e-8.
+    assert float(found["weight_norm"]) == pytest.approx(exact, rel=1e-12)
+    assert float(found["mean_norm"]) == pytest.approx(exact, rel=1e-12)
 
 
 def test_chosen_layers_alone_are_watched(model):
