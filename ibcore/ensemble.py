@@ -5,13 +5,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ibcore.data import Dataset
-from ibcore.hooks import ActivationTracker, Layers, RunningMoments, norms
-from ibcore.training import History, Snapshot, batches, check_loss, check_settings, score
+from ibcore.hooks import ActivationTracker
+from ibcore.layers import Layers, select_layers
+from ibcore.moments import RunningMoments, norms
+from ibcore.stack import check_networks, check_optimizer, stack
+from ibcore.training import (
+    History,
+    Snapshot,
+    batches,
+    check_data,
+    check_loss,
+    check_settings,
+    score,
+)
 
 
 def fit_ensemble(
@@ -25,16 +35,17 @@ def fit_ensemble(
     snapshots: Sequence[int] | None = None,
     layers: Layers = None,
     on_snapshot: Callable[[Snapshot], Any] | None = None,
-    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     progress: bool = True,
 ) -> History:
     """Train one network a seed, all at once, and return what was seen at the snapshots.
 
     The weights of all networks are stacked and trained in one pass (`torch.func`). Seed by seed the
-    result is that of `fit(build(seed), ds, seed=seed, ...)` to floating-point accuracy. It needs
-    an optimiser that works element by element, such as SGD or Adam, and networks that draw nothing
-    at random in their forward pass: with dropout torch raises an error. Gradient statistics are
-    always kept; activations go to `on_snapshot`, as stored they would not fit in memory.
+    result is that of `fit(build(seed), ds, seed=seed, ...)` to floating-point accuracy. A trial on
+    a few samples comes first, and what would not agree is refused: recurrent layers, dropout, a
+    layer under two names, a branch on data, a bias before a batch norm, an optimiser that doesn't
+    work element by element. Gradient statistics are always kept; activations go to `on_snapshot`,
+    as stored they would not fit in memory. The trained networks are `History.models`.
 
     Args:
         build: makes the network of a seed.
@@ -46,30 +57,29 @@ def fit_ensemble(
         learning_rate: step size of the optimiser.
         batch_size: samples a step; None takes all training samples.
         snapshots: epochs to look at.
-        optimizer: optimiser class.
+        optimizer: optimiser class, or what makes one.
         progress: whether to draw a progress bar.
     Raises:
         TrainingDivergedError: the loss of a seed is no longer finite.
-        ValueError: a setting out of range, or data sets that don't fit together.
+        ValueError: a setting out of range, data sets that don't fit together, or networks or an
+            optimiser that can't be trained in a stack: train them by `fit` in a loop.
     """
     seeds = list(seeds)
     wanted = check_settings(epochs, learning_rate, batch_size, snapshots)
     data = _one_split_a_seed(ds, seeds)
     models = [build(seed) for seed in seeds]
     template = models[0]
-    device = next(template.parameters()).device
+    device = check_data(template, data[0])
     x, y = data[0].x.to(device), data[0].y.to(device)
-    params, buffers = stack_module_state(models)
-
-    def one(params: Any, buffers: Any, inputs: Tensor) -> Any:
-        return functional_call(template, (params, buffers), (inputs,))
-
-    def forward(inputs: Tensor) -> Any:
-        return torch.func.vmap(one)(params, buffers, inputs)
-
+    if on_snapshot:
+        select_layers(template, layers)
+    few = data[0].train[: min(batch_size or 64, 64)].to(device)
+    check_networks(models, x[few], y[few])
+    check_optimizer(optimizer)
+    params, buffers, forward = stack(models)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     weights = {name: p for name, p in params.items() if p.ndim >= 3 and p.requires_grad}
-    steps = optimizer(params.values(), lr=learning_rate)  # type: ignore[call-arg]
+    steps = optimizer(list(params.values()), lr=learning_rate)
     history = History()
     for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
         look = epoch in wanted
@@ -102,6 +112,9 @@ def fit_ensemble(
                 _set_state(template, {**params, **buffers}, run)
                 with ActivationTracker(template, layers) as tracker:
                     on_snapshot(Snapshot(seed, epoch, tracker.collect(x)))  # type: ignore[misc]
+    for run, model in enumerate(models):
+        _set_state(model.eval(), {**params, **buffers}, run)
+    history.models = models
     return history
 
 

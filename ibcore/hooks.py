@@ -1,8 +1,7 @@
 """Watch any network at work: activations and gradients, through hooks that clean up."""
 
-import fnmatch
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,63 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
-
-
-def first_tensor(output: Any) -> Tensor:
-    """Return the first tensor in a module's output: itself, or the first in a tuple, list or dict.
-
-    Raises:
-        TypeError: there is no tensor in it.
-    """
-    found = next(_tensors(output), None)
-    if found is None:
-        raise TypeError(f"no tensor in a module's output of type {type(output).__name__}")
-    return found
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, tuple | list | dict):
-        for item in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(item)
-
-
-def select_layers(model: nn.Module, layers: Layers = None) -> dict[str, nn.Module]:
-    """Return the chosen submodules by name, in the model's own order.
-
-    Args:
-        model: any module.
-        layers: names, glob patterns ("linear*") or module types, one or several; None takes every
-            activation module, or every module without children where the model has none.
-    Raises:
-        ValueError: a name, pattern or type that no submodule has; the error lists those there are.
-            A model without submodules, or an empty choice.
-    """
-    named = {name: module for name, module in model.named_modules() if name}
-    if not named:
-        raise ValueError(f"{type(model).__name__} has no layers to track: it has no submodules")
-    if layers is None:
-        names = set(nn.modules.activation.__all__) - {"MultiheadAttention"}
-        kinds = tuple(getattr(nn.modules.activation, name) for name in names)
-        chosen = {n: m for n, m in named.items() if isinstance(m, kinds)}
-        return chosen or {n: m for n, m in named.items() if not list(m.children())}
-    wanted = [layers] if isinstance(layers, str | type) else list(layers)
-    if not wanted:
-        raise ValueError(f"no layers were asked for: the model has {list(named)}")
-    for want in wanted:
-        if not any(_matches(name, module, want) for name, module in named.items()):
-            raise ValueError(f"no layer matches {want!r}: the model has {list(named)}")
-    return {n: m for n, m in named.items() if any(_matches(n, m, want) for want in wanted)}
-
-
-def _matches(name: str, module: nn.Module, want: str | type[nn.Module]) -> bool:
-    return fnmatch.fnmatchcase(name, want) if isinstance(want, str) else isinstance(module, want)
+from ibcore.layers import (
+    Layers,
+    count_samples,
+    first_tensor,
+    rows,
+    select_layers,
+    tensors,
+    uncompiled,
+)
+from ibcore.moments import RunningMoments, norms
 
 
 class _Hooked:
-    """Hooks that live inside one `with` block."""
+    """Hooks that live inside one `with` block.
+
+    What `torch.compile` made doesn't look for new hooks, and keeps old ones; so it runs as plain
+    Python inside the block.
+    """
 
     active = False
     _hooks: ExitStack | None = None
@@ -78,6 +38,7 @@ class _Hooked:
         if self._hooks is not None:
             raise RuntimeError(f"this {type(self).__name__} was used before: make a new one")
         with ExitStack() as hooks:
+            hooks.enter_context(torch.compiler.set_stance("force_eager"))
             for handle in self._attach():
                 hooks.callback(handle.remove)
             self._hooks = hooks.pop_all()
@@ -102,7 +63,7 @@ class ActivationTracker(_Hooked):
     call of a shared module in the same pass is recorded as "name:2", and so on.
 
     Args:
-        model: any `nn.Module`.
+        model: any `nn.Module`; one from `torch.compile` runs uncompiled inside the block.
         layers: see `select_layers`.
         pick: takes the representation out of a module's output; by default the first tensor.
     Raises:
@@ -116,8 +77,9 @@ class ActivationTracker(_Hooked):
         layers: Layers = None,
         pick: Callable[[Any], Tensor] = first_tensor,
     ) -> None:
-        self.model = model
-        self.layers = select_layers(model, layers)
+        self.model = uncompiled(model)
+        self.layers = select_layers(self.model, layers)
+        self._by_default = layers is None
         self.activations: dict[str, Tensor] = {}
         self._pick = pick
 
@@ -135,40 +97,78 @@ class ActivationTracker(_Hooked):
 
         return hook
 
-    def collect(self, x: Tensor, *args: Any, batch_size: int | None = None) -> dict[str, Tensor]:
+    def collect(
+        self, x: Any, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
         """Return each layer's activations over a whole data set, shape (n_samples, ...).
 
-        The model runs in evaluation mode without a graph, and is put back as it was.
+        The model runs in evaluation mode without a graph, and is put back as it was. Of the
+        default layers those are left out that the model never calls.
 
         Args:
-            x: inputs, shape (n_samples, ...).
+            x: inputs, shape (n_samples, ...); or several, all of which are split into batches: a
+                tuple goes in as positional arguments, a dict as keyword arguments. A model that
+                takes a tuple or dict itself gets it in a tuple: `collect((inputs,))`.
             args: further inputs of the model, passed whole with every batch.
             batch_size: samples a pass; None takes all at once.
+            kwargs: further inputs by keyword, passed whole with every batch.
         Raises:
             RuntimeError: outside the `with` block, or when a layer was not called.
+            ValueError: inputs without samples or of unequal number, or a layer whose first axis
+                is not that of the samples.
         """
         if not self.active:
             raise RuntimeError("collect() works inside the tracker's `with` block")
-        modes = [(module, module.training) for module in self.model.modules()]
+        n_samples = count_samples(x)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {batch_size}")
         parts: dict[str, list[Tensor]] = {}
-        self.model.eval()
         try:
-            with torch.no_grad():
-                for batch in x.split(batch_size or len(x)):
-                    self.model(batch, *args)
+            with _evaluation(self.model), torch.no_grad():
+                for start in range(0, n_samples, batch_size or n_samples):
+                    batch = rows(x, slice(start, start + (batch_size or n_samples)))
+                    named = batch if isinstance(batch, dict) else {}
+                    inputs = batch if isinstance(batch, tuple) else () if named else (batch,)
+                    self.model(*inputs, *args, **named, **kwargs)
                     for name, activation in self.activations.items():
+                        self._check_samples(name, activation, count_samples(batch))
                         parts.setdefault(name, []).append(activation)
         finally:
-            for module, mode in modes:
-                module.training = mode
             self.activations.clear()
         missing = set(self.layers) - set(parts)
-        if missing:
-            raise RuntimeError(f"the forward pass never called {sorted(missing)}")
+        if missing and not (self._by_default and parts):
+            raise RuntimeError(
+                f"the forward pass never called {sorted(missing)}: choose others of "
+                f"{[name for name, _ in self.model.named_modules() if name]}"
+            )
         return {
             name: torch.cat(chunks) if len(chunks) > 1 else chunks[0]
             for name, chunks in parts.items()
         }
+
+    def _check_samples(self, name: str, z: Tensor, n_samples: int) -> None:
+        """Raise ValueError where the first axis of what was recorded is not the sample."""
+        layer = self.layers.get(name, self.layers.get(name.rpartition(":")[0]))
+        # With as many steps as samples the shape says nothing, but torch's own layers do.
+        time_first = self._pick is first_tensor and getattr(layer, "batch_first", True) is False
+        if z.shape[:1] != (n_samples,) or (time_first and z.ndim == 3):
+            raise ValueError(
+                f"layer {name!r} puts out shape {tuple(z.shape)} for {n_samples} samples, which "
+                "must be the first axis: give the tracker a pick=, such as "
+                "pick=lambda output: output[0].transpose(0, 1) where time comes first"
+            )
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode, and back to its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 class Intervention(_Hooked):
@@ -179,63 +179,54 @@ class Intervention(_Hooked):
     as it was, one that is entered after records it changed.
 
     Args:
-        model: any `nn.Module`.
-        change: takes a layer's output, a tensor, and returns a tensor of the same shape.
+        model: any `nn.Module`; one from `torch.compile` runs uncompiled inside the block.
+        change: takes what a layer puts out and returns the same with other values: a tensor of the
+            same shape, and a tuple for a tuple, as of an `nn.LSTM`. The steps of a recurrent layer
+            see each other's states unchanged: the change comes behind the last.
         layers: see `select_layers`.
     Raises:
         ValueError: a layer that the model doesn't have, or a change of shape.
-        TypeError: a layer puts out something else than a tensor.
+        TypeError: a layer puts out a tuple, list or dict, and the change takes none.
         RuntimeError: the intervention is entered a second time.
     """
 
     def __init__(
-        self, model: nn.Module, change: Callable[[Tensor], Tensor], layers: Layers = None
+        self, model: nn.Module, change: Callable[[Any], Any], layers: Layers = None
     ) -> None:
-        self.layers = select_layers(model, layers)
+        self.layers = select_layers(uncompiled(model), layers)
         self._change = change
 
     def _attach(self) -> Iterator[RemovableHandle]:
         for name, module in self.layers.items():
             yield module.register_forward_hook(self._apply(name))
 
-    def _apply(self, name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise TypeError(f"layer {name!r} puts out a {type(output).__name__}, no tensor")
-            changed = self._change(output)
-            if changed.shape != output.shape:
+    def _apply(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            try:
+                changed = self._change(output)
+            except (TypeError, AttributeError) as error:
+                if isinstance(output, Tensor):
+                    raise
+                raise TypeError(
+                    f"layer {name!r} puts out a {type(output).__name__}, no tensor: the change "
+                    "takes and returns it whole, such as "
+                    "lambda output: (change(output[0]), *output[1:])"
+                ) from error
+            before, after = (_describe(value) for value in (output, changed))
+            if before != after:
                 raise ValueError(
-                    f"the change of layer {name!r} must keep the shape {tuple(output.shape)}, "
-                    f"got {tuple(changed.shape)}"
+                    f"the change of layer {name!r} must keep the shape {before}, got {after}"
                 )
             return changed
 
         return hook
 
 
-class RunningMoments:
-    """Mean and variance of a stream of tensors in one pass, element by element.
-
-    Source: Welford (1962) [welford1962note].
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(())
-        self._squares = torch.zeros(())
-
-    def update(self, value: Tensor) -> None:
-        """Take in one more tensor, of the same shape as those before."""
-        value = value.detach().double()
-        self.count += 1
-        delta = value - self.mean.to(value.device)
-        self.mean = self.mean.to(value.device) + delta / self.count
-        self._squares = self._squares.to(value.device) + delta * (value - self.mean)
-
-    @property
-    def variance(self) -> Tensor:
-        """Mean squared distance from the mean (divided by the count, as in eq. 3.8)."""
-        return self._squares / max(self.count, 1)
+def _describe(output: Any) -> str:
+    """Return the shape of a tensor, or the type of a nest and the shapes of its tensors."""
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    return f"{type(output).__name__} of {[tuple(tensor.shape) for tensor in tensors(output)]}"
 
 
 class GradientTracker(_Hooked):
@@ -254,6 +245,7 @@ class GradientTracker(_Hooked):
     """
 
     def __init__(self, model: nn.Module, layers: Layers = None) -> None:
+        self.model = model = uncompiled(model)
         modules = {"": model} if layers is None else select_layers(model, layers)
         self.weights = {
             ".".join(filter(None, (prefix, name))): weight
@@ -287,24 +279,3 @@ class GradientTracker(_Hooked):
             {"weight": name, **{k: float(v) for k, v in norms(self.moments[name], weight).items()}}
             for name, weight in self.weights.items()
         ]
-
-
-def norms(moments: RunningMoments, weight: Tensor, dims: int = 0) -> dict[str, Tensor]:
-    """Return ‖mean gradient‖₂, ‖deviation of the gradient‖₂ and ‖W‖₂.
-
-    Args:
-        moments: the gradient's moments over the batches of an epoch.
-        weight: the weight at the epoch's end, of the gradient's shape.
-        dims: leading dimensions to keep, as of an ensemble; the norm runs over the others.
-    Source: the thesis, eq. 3.7-3.9 [landsverk2021inductive].
-    """
-    weight = weight.detach().double()
-
-    def norm(value: Tensor) -> Tensor:
-        return value.expand_as(weight).flatten(dims).square().sum(-1).sqrt()
-
-    return {
-        "mean_norm": norm(moments.mean),
-        "deviation_norm": norm(moments.variance.clamp(min=0).sqrt()),
-        "weight_norm": norm(weight),
-    }

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ibcore.data import Dataset
 from ibcore.hooks import ActivationTracker, GradientTracker
+from ibcore.layers import uncompiled
 
 _SAMPLES = 4096  # a pass when the model is looked at: bounds the memory of a convolution
 
@@ -37,11 +38,13 @@ class History:
         scores: a row a run and epoch: train and test loss (bits) and accuracy, as dicts.
         gradient_rows: a row a run, epoch and weight: norms of the gradient's moments, as dicts.
         snapshots: activations, where a tracker was given and no `on_snapshot` took them.
+        models: the trained networks, one a run, in evaluation mode.
     """
 
     scores: list[dict[str, Any]] = field(default_factory=list)
     gradient_rows: list[dict[str, Any]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    models: list[nn.Module] = field(default_factory=list)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -82,10 +85,12 @@ def fit(
     tracker: ActivationTracker | None = None,
     gradients: GradientTracker | None = None,
     on_snapshot: Callable[[Snapshot], Any] | None = None,
-    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
+    on_epoch: Callable[[int, History], Any] | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     progress: bool = True,
 ) -> History:
-    """Train a classifier on the cross-entropy and return what was seen at the snapshots.
+    """Train a classifier and return what was seen at the snapshots.
 
     The model stays on its device, where the data is brought too. Batches are shuffled anew each
     epoch; the last one may be smaller. With a graph (`ds.edge_index`) the model sees all nodes in
@@ -102,49 +107,92 @@ def fit(
         tracker: entered tracker whose layers are recorded over all of `ds.x`.
         gradients: entered tracker whose statistics over the epoch's batches are kept.
         on_snapshot: takes each snapshot instead of it being stored, which bounds the memory.
-        optimizer: optimiser class.
+        on_epoch: called after each epoch with its number and the history so far; where it returns
+            True the training ends, with a look at the network as it then is.
+        optimizer: called as `optimizer(model.parameters(), lr=learning_rate)`: a class, or such as
+            `functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)`.
+        loss: of logits and labels of a batch, one number; the losses in the history are the
+            cross-entropy in bits whatever is trained on.
         progress: whether to draw a progress bar.
     Raises:
         TrainingDivergedError: the loss is no longer finite.
-        ValueError: a setting out of range, or `on_snapshot` without a tracker.
+        ValueError: a setting out of range, `on_snapshot` without a tracker, a tracker of another
+            model, or data of another dtype than the weights.
         RuntimeError: a tracker outside its `with` block.
     """
     wanted = check_settings(epochs, learning_rate, batch_size, snapshots)
-    if on_snapshot and not tracker:
-        raise ValueError("on_snapshot needs a tracker that says which layers to record")
-    device = next(model.parameters()).device
+    device = check_data(model, ds)
+    _check_trackers(model, tracker, gradients, on_snapshot)
     x, y = ds.x.to(device), ds.y.to(device)
     graph = () if ds.edge_index is None else (ds.edge_index.to(device),)
-    if gradients and not gradients.active:
-        raise RuntimeError(
-            "the GradientTracker watches nothing: call fit() inside its `with` block"
-        )
-    history, generator = History(), torch.Generator().manual_seed(seed)
-    steps = optimizer(model.parameters(), lr=learning_rate)  # type: ignore[call-arg]
-    for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
-        look = epoch in wanted
+    history, generator = History(models=[model]), torch.Generator().manual_seed(seed)
+    steps = optimizer(model.parameters(), lr=learning_rate)
+
+    def look(epoch: int) -> None:
+        at = {"run": seed, "epoch": epoch}
         if gradients:
-            gradients.reset(paused=not look)
+            history.gradient_rows += [{**at, **row} for row in gradients.statistics()]
+        scores = score(_evaluate(model, x, *graph), y, ds)
+        check_loss(torch.tensor([scores["train_loss"]]), [seed], epoch, learning_rate)
+        history.scores.append({**at, **scores})
+        if tracker:
+            found = tracker.collect(x, *graph, batch_size=None if graph else _SAMPLES)
+            (on_snapshot or history.snapshots.append)(Snapshot(seed, epoch, found))
+
+    for epoch in tqdm(range(1, epochs + 1), "training", disable=not progress, unit="epoch"):
+        if gradients:  # any epoch may be the last where there is someone to stop it
+            gradients.reset(paused=not (epoch in wanted or on_epoch))
         model.train()
         for batch in batches(ds.train, batch_size, generator):
             index = batch.to(device)
             logits = model(x, *graph)[index] if graph else model(x[index])
-            loss = cross_entropy(logits, y[index])
-            check_loss(loss.detach()[None], [seed], epoch, learning_rate)
+            value = loss(logits, y[index])
+            check_loss(value.detach()[None], [seed], epoch, learning_rate)
             steps.zero_grad()
-            loss.backward()
+            value.backward()
             steps.step()
-        if look:
-            at = {"run": seed, "epoch": epoch}
-            if gradients:
-                history.gradient_rows += [{**at, **row} for row in gradients.statistics()]
-            scores = score(_evaluate(model, x, *graph), y, ds)
-            check_loss(torch.tensor([scores["train_loss"]]), [seed], epoch, learning_rate)
-            history.scores.append({**at, **scores})
-            if tracker:
-                found = tracker.collect(x, *graph, batch_size=None if graph else _SAMPLES)
-                (on_snapshot or history.snapshots.append)(Snapshot(seed, epoch, found))
+        if epoch in wanted:
+            look(epoch)
+        if on_epoch and on_epoch(epoch, history):
+            if epoch not in wanted:
+                look(epoch)
+            break
+    model.eval()
     return history
+
+
+def check_data(model: nn.Module, ds: Dataset) -> torch.device:
+    """Return the device of the weights; raise ValueError where the data is of another dtype."""
+    weight = next(model.parameters(), None)
+    if weight is None:
+        raise ValueError(f"{type(model).__name__} has no weights to train")
+    if ds.x.is_floating_point() and ds.x.dtype != weight.dtype:
+        raise ValueError(
+            f"ds.x is {ds.x.dtype} and the model's weights are {weight.dtype}: bring the model to "
+            "the data by model.to(ds.x.dtype), or the data to the model by "
+            f"dataclasses.replace(ds, x=ds.x.to({weight.dtype}))"
+        )
+    return weight.device
+
+
+def _check_trackers(
+    model: nn.Module,
+    tracker: ActivationTracker | None,
+    gradients: GradientTracker | None,
+    on_snapshot: Callable[[Snapshot], Any] | None,
+) -> None:
+    if on_snapshot and not tracker:
+        raise ValueError("on_snapshot needs a tracker that says which layers to record")
+    for watcher in (tracker, gradients):
+        if watcher and watcher.model is not uncompiled(model):
+            raise ValueError(
+                f"the {type(watcher).__name__} watches another model, a "
+                f"{type(watcher.model).__name__}: make one of the model that fit() trains"
+            )
+        if watcher and not watcher.active:
+            raise RuntimeError(
+                f"the {type(watcher).__name__} watches nothing: call fit() inside its `with` block"
+            )
 
 
 def check_settings(

@@ -1,5 +1,6 @@
 """Laws of the trackers: what is recorded, for whom, and that nothing stays behind."""
 
+import copy
 import gc
 import math
 import weakref
@@ -12,14 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from ibcore.hooks import (
-    ActivationTracker,
-    GradientTracker,
-    RunningMoments,
-    first_tensor,
-    select_layers,
-)
+from ibcore.hooks import ActivationTracker, GradientTracker, Intervention
+from ibcore.layers import first_tensor, select_layers
 from ibcore.models import FullyConnected
+from ibcore.moments import RunningMoments, norms
 
 
 @pytest.fixture
@@ -56,6 +53,17 @@ class Shared(nn.Module):
         for _ in range(3):
             x = self.tanh(self.step(x))
         return x
+
+
+class Uncalled(nn.Module):
+    """A network whose one activation module is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.tanh = nn.Linear(4, 2), nn.Tanh()
+
+    def forward(self, x):
+        return self.linear(x).tanh()
 
 
 class Token:
@@ -152,9 +160,13 @@ def test_an_empty_choice_is_refused(model, tracker):
         tracker(model, [])
 
 
-def test_a_model_without_submodules_is_refused_rather_than_tracked_as_nothing():
-    with pytest.raises(ValueError, match="layer"):
-        ActivationTracker(nn.Linear(2, 2))
+@pytest.mark.parametrize("layers", [None, "linear", nn.Linear])
+def test_a_model_without_submodules_is_its_own_layer(layers):
+    model, x = nn.Linear(2, 2), torch.randn(3, 2)
+    with ActivationTracker(model, layers) as tracker:
+        found = tracker.collect(x)
+    assert list(found) == ["linear"]
+    assert torch.equal(found["linear"], model(x))
 
 
 # What is recorded
@@ -281,11 +293,15 @@ def test_a_data_set_is_seen_in_evaluation_mode(x):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_gets_its_mode_back(model, x, training):
+def test_the_model_gets_its_mode_back_and_builds_no_graph(model, x, training):
+    seen = []
+    model.linear2.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
     model.train(training)
     with ActivationTracker(model) as tracker:
         tracker.collect(x)
     assert all(module.training is training for module in model.modules())
+    assert seen == [False]
+    assert torch.is_grad_enabled()
 
 
 def test_a_layer_that_was_frozen_in_evaluation_mode_stays_so(x):
@@ -306,8 +322,240 @@ def test_the_model_gets_its_mode_back_after_an_error(model, x):
 def test_a_layer_that_is_never_called_is_named():
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
     model[0].unused = nn.ReLU()
-    with ActivationTracker(model) as tracker, pytest.raises(RuntimeError, match=r"0\.unused"):
+    never = pytest.raises(RuntimeError, match=r"never called \['0\.unused'\]")
+    with ActivationTracker(model, ["1", nn.ReLU]) as tracker, never:
         tracker.collect(torch.randn(3, 4))
+    with ActivationTracker(model) as tracker:  # by default it is what was called
+        assert list(tracker.collect(torch.randn(3, 4))) == ["1"]
+    with ActivationTracker(Uncalled()) as tracker, pytest.raises(RuntimeError, match="linear"):
+        tracker.collect(torch.randn(3, 4))
+
+
+# Inputs of every form
+
+
+class TwoInputs(nn.Module):
+    """A network of two inputs a sample and one for all, by place or by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.tanh = nn.Tanh()
+
+    def forward(self, a, b=None, *, factor=1.0):
+        a, b = (a["a"], a["b"]) if isinstance(a, dict) else (a, b)
+        return self.tanh(factor * (a + b.squeeze(1)))
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize(
+    "form", [lambda a, b: (a, b), lambda a, b: {"b": b, "a": a}, lambda a, b: ({"a": a, "b": b},)],
+    ids=["a tuple by place", "a dict by name", "a dict whole"],
+)  # fmt: skip
+def test_all_inputs_of_a_sample_are_split_alike(x, form, batch_size):
+    b = torch.arange(20.0).reshape(20, 1, 1).expand(20, 1, 4)
+    with ActivationTracker(TwoInputs()) as tracker:
+        found = tracker.collect(form(x, b), factor=0.1, batch_size=batch_size)
+    torch.testing.assert_close(found["tanh"], torch.tanh(0.1 * (x + b[:, 0])))
+
+
+@pytest.mark.parametrize(
+    "x", [(torch.ones(4, 2), torch.ones(3, 2)), torch.ones(0, 4), torch.tensor(1.0), (), {"a": 1},
+          np.ones((3, 4))],
+    ids=["unequal", "empty", "a number", "nothing", "no tensor", "NumPy"],
+)  # fmt: skip
+def test_inputs_without_samples_or_with_unequal_numbers_are_refused(model, x):
+    with ActivationTracker(model) as tracker, pytest.raises(ValueError, match="as many samples"):
+        tracker.collect(x)
+
+
+def test_a_batch_size_below_one_is_refused(model, x):
+    with ActivationTracker(model) as tracker, pytest.raises(ValueError, match=r"batch_size.*-2"):
+        tracker.collect(x, batch_size=-2)
+
+
+class TimeFirst(nn.Module):
+    """A recurrent core that wants and gives time first, in a network of samples first."""
+
+    def __init__(self):
+        super().__init__()
+        self.core = nn.GRU(4, 3)
+
+    def forward(self, x):
+        return self.core(x.transpose(0, 1))[0][-1]
+
+
+@pytest.mark.parametrize("steps", [5, 16])
+def test_a_layer_whose_first_axis_is_not_the_sample_is_refused_also_where_it_is_as_long(steps):
+    model, x = TimeFirst(), torch.randn(16, steps, 4)
+    with ActivationTracker(model, "core") as tracker:
+        with pytest.raises(ValueError, match=rf"'core'.*\({steps}, 16, 3\).*16 samples.*pick="):
+            tracker.collect(x)
+        with pytest.raises(ValueError, match="pick="):
+            tracker.collect(x, batch_size=4)
+    picked = ActivationTracker(model, "core", pick=lambda output: output[0].transpose(0, 1))
+    with picked as tracker:
+        found = tracker.collect(x, batch_size=4)["core"]
+    assert found.shape == (16, steps, 3)
+    torch.testing.assert_close(found[:, -1], model(x))
+
+
+def test_a_layer_that_puts_out_one_number_is_refused(x):
+    class Total(nn.Module):
+        def forward(self, x):
+            return x.sum()
+
+    with ActivationTracker(Total()) as tracker, pytest.raises(ValueError, match="'total'"):
+        tracker.collect(x)
+
+
+# What a stranger's network has
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+def test_by_default_attention_is_a_layer_and_its_children_are_none():
+    model, x = Attention(), torch.randn(6, 5, 4)
+    with ActivationTracker(model) as tracker:
+        found = tracker.collect(x)
+    assert list(found) == ["attention", "head"]
+    torch.testing.assert_close(found["attention"], model.attention(x, x, x)[0])
+
+
+def test_bare_attention_is_its_own_layer():
+    model, x = nn.MultiheadAttention(4, 2, batch_first=True), torch.randn(6, 5, 4)
+    with ActivationTracker(model) as tracker:
+        assert list(tracker.collect((x, x, x), batch_size=4)) == ["multiheadattention"]
+
+
+@pytest.mark.parametrize("activation", ["relu", nn.GELU()])
+def test_the_default_layers_of_a_transformer_are_those_that_it_calls(activation):
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, activation=activation)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    with ActivationTracker(model) as tracker:
+        found = tracker.collect(torch.randn(6, 5, 4), batch_size=4)
+    assert {z.shape[:2] for z in found.values()} == {(6, 5)}
+    wanted = "linear1" if activation == "relu" else "activation"
+    assert [name for name in found if wanted in name] == [f"layers.{n}.{wanted}" for n in (0, 1)]
+
+
+@pytest.mark.parametrize("core", [nn.RNN, nn.LSTM])
+def test_a_bare_recurrent_network_is_its_own_layer(core):
+    model, x = core(4, 3, batch_first=True), torch.randn(6, 5, 4)
+    with ActivationTracker(model) as tracker, GradientTracker(model, nn.RNNBase) as gradients:
+        found = tracker.collect(x)
+        model(x)[0].sum().backward()
+    name = core.__name__.lower()
+    assert list(found) == [name]
+    torch.testing.assert_close(found[name], model(x)[0])
+    assert [row["weight"] for row in gradients.statistics()] == [
+        f"{name}.weight_ih_l0",
+        f"{name}.weight_hh_l0",
+    ]
+
+
+def test_a_module_of_two_names_goes_by_the_one_that_is_asked_for(x):
+    model = nn.Sequential()
+    model.first = nn.Linear(4, 4)
+    model.second = model.first
+    assert list(select_layers(model)) == ["first"]
+    assert list(select_layers(model, "*")) == ["first"]
+    assert list(select_layers(model, ["second", "first"])) == ["first", "second"]
+    with ActivationTracker(model, "second") as tracker:
+        found = tracker.collect(x)
+    assert list(found) == ["second", "second:2"]
+    torch.testing.assert_close(found["second"], model.first(x))
+
+
+# Changes
+
+
+@pytest.mark.parametrize("core", [nn.GRU, nn.LSTM])
+def test_a_change_takes_and_returns_a_tuple_whole(core):
+    model, x = Recurrent(core), torch.randn(6, 3, 4)
+    with Intervention(model, lambda output: (torch.zeros_like(output[0]), output[1]), "core"):
+        assert torch.equal(model(x), model.head.bias.expand(6, 2))
+    assert not torch.equal(model(x), model.head.bias.expand(6, 2))
+
+
+@pytest.mark.parametrize("change", [torch.round, lambda z: z.round(), lambda z: z + torch.ones(1)])
+def test_a_change_that_takes_no_tuple_is_told_how(change):
+    model, x = Recurrent(nn.LSTM), torch.randn(6, 3, 4)
+    told = pytest.raises(TypeError, match=r"'core' puts out a tuple, no tensor: .*output\[0\]")
+    with Intervention(model, change, "core"), told:
+        model(x)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda z: 2 * z, lambda z: z[0], lambda z: (z[1], z[0]), lambda z: list(z)]
+)
+def test_a_change_of_a_tuples_form_is_refused(change):
+    model, x = Recurrent(nn.GRU), torch.randn(6, 3, 4)
+    with Intervention(model, change, "core"), pytest.raises(ValueError, match="'core' must keep"):
+        model(x)
+
+
+def test_an_error_of_a_change_of_a_tensor_is_its_own(model, x):
+    with Intervention(model, lambda z: z.no_such_thing), pytest.raises(AttributeError):
+        model(x)
+
+
+# Compiled networks
+
+
+@pytest.fixture(params=["compile()", "Module.compile", "a part"])
+def compiled(request, model, x):
+    """A network that was compiled and called, and the same uncompiled."""
+    if request.param == "a part":
+        other = nn.Sequential(torch.compile(model, backend="eager"))
+    elif request.param == "compile()":
+        other = torch.compile(model, backend="eager")
+    else:
+        other = copy.deepcopy(model)
+        other.compile(backend="eager")
+    other(x)
+    yield other, model
+    torch.compiler.reset()
+
+
+def test_a_compiled_network_is_recorded(compiled, x):
+    other, model = compiled
+    with ActivationTracker(other, "*tanh1") as tracker:
+        other(x)
+        (seen,) = tracker.activations.values()
+        (found,) = tracker.collect(x).values()
+    torch.testing.assert_close(seen, torch.tanh(model.linear1(x)))
+    torch.testing.assert_close(found, seen)
+
+
+def test_a_compiled_network_is_changed_inside_the_block_alone(compiled, x):
+    other, model = compiled
+    before = other(x)
+    with Intervention(other, torch.zeros_like, "*tanh2"):
+        torch.testing.assert_close(other(x), model.linear3.bias.expand(20, 3))
+    torch.testing.assert_close(other(x), before)
+
+
+def test_a_network_compiled_inside_the_block_is_not_changed_after_it(model, x):
+    before = model(x)
+    with Intervention(model, torch.zeros_like, "tanh2"):
+        other = torch.compile(model, backend="eager")
+        torch.testing.assert_close(other(x), model.linear3.bias.expand(20, 3))
+    torch.testing.assert_close(other(x), before)
+    torch.compiler.reset()
+
+
+def test_names_of_a_compiled_network_are_those_of_the_network(model):
+    other = torch.compile(model, backend="eager")
+    assert list(ActivationTracker(other).layers) == ["tanh1", "tanh2"]
+    assert list(GradientTracker(other).weights) == list(GradientTracker(model).weights)
 
 
 # Nothing stays behind
@@ -333,6 +581,15 @@ def test_collected_activations_need_no_gradient():
     gc.collect()
     assert len(alive) == 0
     assert not found["tanh"].requires_grad
+
+
+def test_nothing_that_was_collected_stays_in_the_tracker(model, x):
+    with ActivationTracker(model) as tracker:
+        tracker.collect(x)
+        assert tracker.activations == {}
+        with pytest.raises(TypeError):
+            tracker.collect(x, "one input too many")
+        assert tracker.activations == {}
 
 
 @pytest.mark.parametrize("tracker", [ActivationTracker, GradientTracker])
@@ -465,9 +722,9 @@ def test_streamed_statistics_are_those_of_the_stored_gradients(model, count, acc
                 model.zero_grad()
             backward(model, x, y)
         rows = tracker.statistics()
-    assert [row["layer"] for row in rows] == [f"linear{n}.weight" for n in (1, 2, 3)]
+    assert [row["weight"] for row in rows] == [f"linear{n}.weight" for n in (1, 2, 3)]
     for row in rows:
-        expected = stored(model, batches, model.get_parameter(row["layer"]))
+        expected = stored(model, batches, model.get_parameter(row["weight"]))
         measured = [row["mean_norm"], row["deviation_norm"], row["weight_norm"]]
         np.testing.assert_allclose(measured, expected, rtol=1e-5, atol=1e-7)
 
@@ -498,11 +755,34 @@ def test_reset_forgets_the_batches_before(model):
     assert row["mean_norm"] == pytest.approx(expected[0], rel=1e-5)
 
 
+def test_a_paused_tracker_sees_nothing_until_the_next_reset(model):
+    first, second = batches_of(2)
+    with GradientTracker(model) as tracker:
+        tracker.reset(paused=True)
+        backward(model, *first)
+        assert all(moments.count == 0 for moments in tracker.moments.values())
+        assert all(row["mean_norm"] == 0 for row in tracker.statistics())
+        tracker.reset()
+        backward(model, *second)
+        assert all(moments.count == 1 for moments in tracker.moments.values())
+
+
+def test_norms_of_single_precision_are_taken_in_double():
+    weight = torch.randn(30, 40, generator=torch.Generator().manual_seed(0))
+    moments = RunningMoments()
+    moments.update(weight)
+    found = norms(moments, weight)
+    exact = np.linalg.norm(weight.double().numpy())
+    # In single precision the norm would be rounded by 6e-8.
+    assert float(found["weight_norm"]) == pytest.approx(exact, rel=1e-12)
+    assert float(found["mean_norm"]) == pytest.approx(exact, rel=1e-12)
+
+
 def test_chosen_layers_alone_are_watched(model):
     with GradientTracker(model, ["linear1", "linear3"]) as tracker:
         backward(model, *batches_of(1)[0])
         rows = tracker.statistics()
-    assert [row["layer"] for row in rows] == ["linear1.weight", "linear3.weight"]
+    assert [row["weight"] for row in rows] == ["linear1.weight", "linear3.weight"]
 
 
 def test_frozen_weights_and_biases_are_left_out(model):
@@ -510,8 +790,8 @@ def test_frozen_weights_and_biases_are_left_out(model):
     with GradientTracker(model) as tracker:
         backward(model, *batches_of(1)[0])
         rows = tracker.statistics()
-    assert [row["layer"] for row in rows] == ["linear1.weight", "linear3.weight"]
-    assert all(math.isfinite(v) for row in rows for k, v in row.items() if k != "layer")
+    assert [row["weight"] for row in rows] == ["linear1.weight", "linear3.weight"]
+    assert all(math.isfinite(v) for row in rows for k, v in row.items() if k != "weight")
 
 
 @pytest.mark.parametrize("layers", [None, nn.Tanh])

@@ -13,19 +13,19 @@ import ibcore
 from ibcore.snr import cumulative_signal_to_noise, signal_to_noise, turning_epoch
 
 
-def rows(*values, seed=0, epoch=1):
-    """Gradient rows of one epoch: (mean_norm, deviation_norm, weight_norm) for each layer."""
+def rows(*values, run=0, epoch=1):
+    """Gradient rows of one epoch: (mean_norm, deviation_norm, weight_norm) for each weight."""
     return [
-        {"run": seed, "epoch": epoch, "layer": f"layer{n}", "mean_norm": m, "deviation_norm": d,
+        {"run": run, "epoch": epoch, "weight": f"weight{n}", "mean_norm": m, "deviation_norm": d,
          "weight_norm": w}
         for n, (m, d, w) in enumerate(values, 1)
     ]  # fmt: skip
 
 
-def ratios(*values, seed=0, layer="layer1"):
+def ratios(*values, run=0, weight="weight1"):
     """A ratio an epoch, at the epochs 1, 10, 100, ..."""
     epochs = 10 ** np.arange(len(values))
-    return pd.DataFrame({"seed": seed, "layer": layer, "epoch": epochs, "ratio": values})
+    return pd.DataFrame({"run": run, "weight": weight, "epoch": epochs, "ratio": values})
 
 
 def test_mean_and_deviation_are_divided_by_the_norm_of_the_weight():
@@ -66,7 +66,7 @@ def test_the_input_keeps_its_rows_and_columns():
         pd.testing.assert_frame_equal(found[before.columns], before)
 
 
-def test_the_cumulative_variant_sums_from_the_first_layer_and_takes_the_root_of_the_noise():
+def test_the_cumulative_variant_sums_from_the_first_weight_and_takes_the_root_of_the_noise():
     table = pd.DataFrame(rows((3.0, 9.0, 2.0), (1.0, 7.0, 5.0), (4.0, 9.0, 1.0)))
     found = cumulative_signal_to_noise(table)
     assert found["mean"].tolist() == [3.0, 4.0, 8.0]
@@ -74,10 +74,10 @@ def test_the_cumulative_variant_sums_from_the_first_layer_and_takes_the_root_of_
     assert found["ratio"].tolist() == [1.0, 1.0, 1.6]
 
 
-def test_the_cumulative_sums_start_anew_in_each_epoch_and_seed():
+def test_the_cumulative_sums_start_anew_in_each_epoch_and_run():
     table = pd.DataFrame(
-        [row for seed in (0, 1) for epoch in (1, 2)
-         for row in rows((1.0 + seed, 4.0, 1.0), (epoch, 5.0, 1.0), seed=seed, epoch=epoch)]
+        [row for run in (0, 1) for epoch in (1, 2)
+         for row in rows((1.0 + run, 4.0, 1.0), (epoch, 5.0, 1.0), run=run, epoch=epoch)]
     )  # fmt: skip
     found = cumulative_signal_to_noise(table)
     assert found["mean"].tolist() == [1, 2, 1, 3, 2, 3, 2, 4]
@@ -101,27 +101,27 @@ def test_without_noise_the_ratio_is_infinite():
     ids=["once", "there and back", "up and down", "one is not below"],
 )
 def test_the_turning_epoch_is_the_first_fall_below_one(values, epoch):
-    assert turning_epoch(ratios(*values)).loc[(0, "layer1")] == epoch
+    assert turning_epoch(ratios(*values)).loc[(0, "weight1")] == epoch
 
 
 @pytest.mark.parametrize("values", [(2.0,), (0.5, 0.4), (0.5, 1.0), (3.0, 2.0)])
 def test_without_a_fall_from_one_or_above_there_is_no_turning_epoch(values):
-    assert math.isnan(turning_epoch(ratios(*values)).loc[(0, "layer1")])
+    assert math.isnan(turning_epoch(ratios(*values)).loc[(0, "weight1")])
 
 
 def test_the_turning_epoch_does_not_depend_on_the_order_of_rows():
     table = ratios(3.0, 2.0, 0.5, 2.0).iloc[[2, 0, 3, 1]]
-    assert turning_epoch(table).loc[(0, "layer1")] == 100
+    assert turning_epoch(table).loc[(0, "weight1")] == 100
 
 
-def test_each_seed_and_layer_turns_for_itself():
+def test_each_run_and_weight_turns_for_itself():
     table = pd.concat(
-        [ratios(2.0, 0.5), ratios(2.0, 2.0, 0.5, layer="layer2"), ratios(2.0, 2.0, seed=1)]
+        [ratios(2.0, 0.5), ratios(2.0, 2.0, 0.5, weight="weight2"), ratios(2.0, 2.0, run=1)]
     )
     found = turning_epoch(table)
-    assert found.loc[(0, "layer1")] == 10
-    assert found.loc[(0, "layer2")] == 100
-    assert math.isnan(found.loc[(1, "layer1")])
+    assert found.loc[(0, "weight1")] == 10
+    assert found.loc[(0, "weight2")] == 100
+    assert math.isnan(found.loc[(1, "weight1")])
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=6))

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import chain, pairwise
 
 import numpy as np
@@ -151,6 +152,11 @@ def test_with_room_for_all_every_early_epoch_is_seen(epochs):
     assert list(found) == list(range(1, epochs + 1))
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_also_the_fewest_snapshots_hold_the_first_epoch_and_the_last(epochs):
+    assert snapshot_epochs(epochs, 1) == sorted({1, epochs})
+
+
 @pytest.mark.parametrize(("epochs", "count"), [(0, 10), (-1, 10), (10, 0), (10, -2)])
 def test_no_epochs_and_no_snapshots_are_refused(epochs, count):
     with pytest.raises(ValueError, match="at least 1"):
@@ -201,9 +207,9 @@ def test_the_table_has_a_row_a_snapshot_and_the_promised_columns():
         history = fit(model, blobs(), seed=3, snapshots=[1, 3], gradients=gradients, **SETTINGS)
     assert list(history.table.columns) == ["run", "epoch", *SCORES]
     assert history.table[["run", "epoch"]].to_numpy().tolist() == [[3, 1], [3, 3]]
-    assert list(history.gradients.columns) == ["run", "epoch", "layer", *NORMS]
-    layers = [f"linear{n}.weight" for n in (1, 2, 3)]
-    assert history.gradients["layer"].tolist() == 2 * layers
+    assert list(history.gradients.columns) == ["run", "epoch", "weight", *NORMS]
+    weights = [f"linear{n}.weight" for n in (1, 2, 3)]
+    assert history.gradients["weight"].tolist() == 2 * weights
 
 
 def test_snapshots_are_by_default_those_of_the_schedule():
@@ -239,7 +245,7 @@ def test_the_seed_decides_the_order_and_the_same_seed_repeats_the_run():
     def run(seed, state):
         torch.manual_seed(state)
         model = net(0)
-        return model, fit(model, blobs(), seed=seed, **SETTINGS).table.drop(columns="seed")
+        return model, fit(model, blobs(), seed=seed, **SETTINGS).table.drop(columns="run")
 
     (one, first), (two, again), (_, other) = run(1, 10), run(1, 11), run(2, 10)
     pd.testing.assert_frame_equal(first, again, check_exact=True)
@@ -261,7 +267,7 @@ def test_snapshots_hold_the_activations_of_every_sample_in_evaluation_mode():
     with ActivationTracker(model) as tracker:
         history = fit(model, ds, seed=5, tracker=tracker, **SETTINGS)
         last = tracker.collect(ds.x)
-    assert [(s.seed, s.epoch) for s in history.snapshots] == [(5, e) for e in (1, 2, 3, 4)]
+    assert [(s.run, s.epoch) for s in history.snapshots] == [(5, e) for e in (1, 2, 3, 4)]
     assert torch.equal(history.snapshots[-1].activations["2"], last["2"])
     assert not torch.equal(history.snapshots[0].activations["2"], last["2"])
 
@@ -311,12 +317,6 @@ def test_one_batch_an_epoch_has_no_deviation():
     assert (history.gradients["mean_norm"] > 0).all()
 
 
-def test_a_gradient_tracker_that_watches_nothing_is_refused():
-    model = net(0)
-    with pytest.raises(RuntimeError, match="with"):
-        fit(model, blobs(), gradients=GradientTracker(model), **SETTINGS)
-
-
 def test_a_gradient_tracker_works_on_after_the_run():
     model, ds = net(0), blobs()
     with GradientTracker(model) as gradients:
@@ -334,6 +334,127 @@ def test_the_progress_bar_is_drawn_only_when_asked_for(capsys):
     assert quiet.out + quiet.err == ""
     fit(net(0), blobs(), **{**SETTINGS, "progress": True})
     assert "4/4" in capsys.readouterr().err
+
+
+# Trackers of another model
+
+
+@pytest.mark.parametrize("kind", [ActivationTracker, GradientTracker])
+def test_a_tracker_of_another_model_is_refused_before_anything_trains(kind):
+    model, other = net(0), net(1)
+    before = copy.deepcopy(model.state_dict())
+    name = "tracker" if kind is ActivationTracker else "gradients"
+    for watched in (other, copy.deepcopy(model), model.linear1):
+        with kind(watched) as tracker, pytest.raises(ValueError, match="watches another model"):
+            fit(model, blobs(), **{name: tracker}, **SETTINGS)
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [ActivationTracker, GradientTracker])
+def test_a_tracker_outside_its_block_is_refused_before_anything_trains(kind):
+    model = net(0)
+    before = copy.deepcopy(model.state_dict())
+    name = "tracker" if kind is ActivationTracker else "gradients"
+    with pytest.raises(RuntimeError, match=rf"{kind.__name__} watches nothing.*with"):
+        fit(model, blobs(), **{name: kind(model)}, **SETTINGS)
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+
+
+def test_a_compiled_network_is_trained_and_watched_as_the_network_itself():
+    def run(model):
+        with ActivationTracker(model) as tracker, GradientTracker(model) as gradients:
+            return fit(model, blobs(), tracker=tracker, gradients=gradients, **SETTINGS)
+
+    other = torch.compile(net(0), backend="eager")
+    other(blobs().x)
+    plain, compiled = run(net(0)), run(other)
+    torch.compiler.reset()
+    pd.testing.assert_frame_equal(plain.table, compiled.table)
+    pd.testing.assert_frame_equal(plain.gradients, compiled.gradients)
+    assert list(plain.snapshots[-1].activations) == list(compiled.snapshots[-1].activations)
+
+
+# Optimiser, loss and a stop of one's own
+
+
+def test_momentum_and_decay_are_those_of_the_optimiser_by_hand():
+    model, ds = net(0), blobs()
+    by_hand = copy.deepcopy(model)
+    optimizer = partial(torch.optim.SGD, momentum=0.9, weight_decay=0.1)
+    settings = {**SETTINGS, "batch_size": None, "epochs": 3}
+    fit(model, ds, optimizer=optimizer, **settings)
+    velocity = [torch.zeros_like(p) for p in by_hand.parameters()]
+    for _ in range(3):
+        loss = cross_entropy(by_hand(ds.x[ds.train]), ds.y[ds.train])
+        found = torch.autograd.grad(loss, list(by_hand.parameters()))
+        with torch.no_grad():
+            for v, g, p in zip(velocity, found, by_hand.parameters(), strict=True):
+                v.mul_(0.9).add_(g + 0.1 * p)
+                p -= 0.05 * v
+    # The samples come in another order, which rounds otherwise, in float64.
+    for ours, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_loss_is_what_is_trained_on_and_the_table_shows_bits_of_cross_entropy():
+    def run(loss):
+        model = net(0)
+        return model, fit(model, blobs(), loss=loss, optimizer=torch.optim.SGD, **SETTINGS)
+
+    (plain, table), (twice, _) = run(cross_entropy), run(lambda z, y: 2 * cross_entropy(z, y))
+    still, history = run(lambda logits, y: 0 * logits.sum())
+    start = net(0)
+    assert all(
+        torch.equal(a, b) for a, b in zip(still.parameters(), start.parameters(), strict=True)
+    )
+    assert not torch.equal(plain.linear1.weight, twice.linear1.weight)
+    ds, logits = blobs(), start(blobs().x).detach()
+    bits = float(cross_entropy(logits[ds.test], ds.y[ds.test]))
+    assert history.table["test_loss"].iloc[-1] == pytest.approx(bits / math.log(2), rel=1e-12)
+    assert table.table["train_loss"].iloc[-1] < history.table["train_loss"].iloc[-1]
+
+
+@pytest.mark.parametrize("last", [2, 3])
+def test_a_callback_stops_the_training_and_the_last_epoch_is_looked_at_once(last):
+    seen, model = [], net(0)
+
+    def stop(epoch, history):
+        seen.append((epoch, len(history.scores)))
+        return epoch == last
+
+    settings = {**SETTINGS, "snapshots": [1, 2, 4]}
+    with ActivationTracker(model) as tracker, GradientTracker(model) as gradients:
+        found = fit(model, blobs(), tracker=tracker, gradients=gradients, on_epoch=stop, **settings)
+    assert seen == [(1, 1), (2, 2), (3, 2)][:last]
+    assert found.table["epoch"].tolist() == [1, 2, 3][:last]
+    assert [s.epoch for s in found.snapshots] == [1, 2, 3][:last]
+    whole, other = net(0), {**SETTINGS, "epochs": last, "snapshots": [1, 2, last]}
+    with ActivationTracker(whole) as tracker, GradientTracker(whole) as gradients:
+        expected = fit(whole, blobs(), tracker=tracker, gradients=gradients, **other)
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    pd.testing.assert_frame_equal(found.gradients, expected.gradients)
+    assert torch.equal(
+        found.snapshots[-1].activations["tanh2"], expected.snapshots[-1].activations["tanh2"]
+    )
+
+
+def test_a_callback_that_returns_nothing_stops_nothing():
+    seen = []
+    history = fit(net(0), blobs(), on_epoch=lambda epoch, _: seen.append(epoch), **SETTINGS)
+    assert seen == [1, 2, 3, 4]
+    assert history.table["epoch"].tolist() == seen
+
+
+def test_the_history_holds_the_trained_network_in_evaluation_mode():
+    model = with_buffers(0)
+    (trained,) = fit(model, blobs(), **{**SETTINGS, "snapshots": [1]}).models
+    assert trained is model
+    assert not model.training
+
+
+def test_a_network_without_weights_is_refused():
+    with pytest.raises(ValueError, match="Tanh has no weights to train"):
+        fit(nn.Tanh(), blobs(), **SETTINGS)
 
 
 # Graphs
@@ -488,12 +609,12 @@ def assert_same_runs(build, data, seeds, layers="*", **settings):
     tight = {"rtol": 1e-7, "atol": 1e-10}
     for keys, ours, theirs in (
         (["run", "epoch"], history.table, scores),
-        (["run", "epoch", "layer"], history.gradients, gradient_rows),
+        (["run", "epoch", "weight"], history.gradients, gradient_rows),
     ):
         pd.testing.assert_frame_equal(in_order(ours, keys), in_order(theirs, keys), **tight)
     for found in (taken, snapshots):
-        found.sort(key=lambda s: (s.seed, s.epoch))
-    assert [(s.seed, s.epoch) for s in taken] == [(s.seed, s.epoch) for s in snapshots]
+        found.sort(key=lambda s: (s.run, s.epoch))
+    assert [(s.run, s.epoch) for s in taken] == [(s.run, s.epoch) for s in snapshots]
     for ours, theirs in zip(taken, snapshots, strict=True):
         assert list(ours.activations) == list(theirs.activations)
         for name, z in theirs.activations.items():
@@ -526,7 +647,7 @@ def test_an_ensemble_gives_what_fit_gives_for_unusual_modules(build):
 def test_in_an_ensemble_a_seed_does_not_see_the_others():
     alone = fit_ensemble(net, blobs(), seeds=[5], **SETTINGS).table
     among = fit_ensemble(net, blobs(), seeds=[1, 5, 9], **SETTINGS).table
-    among = among[among["seed"] == 5].reset_index(drop=True)
+    among = among[among["run"] == 5].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among, rtol=1e-9)
 
 
@@ -542,7 +663,7 @@ def test_an_ensemble_records_the_layers_that_are_asked_for():
         net, blobs(), seeds=[0], layers="linear2", on_snapshot=taken.append, snapshots=[2],
         **SETTINGS,
     )  # fmt: skip
-    assert [(s.seed, s.epoch, list(s.activations)) for s in taken] == [(0, 2, ["linear2"])]
+    assert [(s.run, s.epoch, list(s.activations)) for s in taken] == [(0, 2, ["linear2"])]
 
 
 # Bad settings
