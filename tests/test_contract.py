@@ -20,7 +20,7 @@ def test_a_gpu_gives_the_same(name):
     here = apply(estimator, found.t, found.y, found.x)
     there = apply(estimator, found.t.cuda(), found.y.cuda(), found.x)
     for bound, mi in here.items():
-        assert there[bound] == pytest.approx(mi, abs=1e-3)
+        assert there[bound] == pytest.approx(mi, abs=1e-3, nan_ok=True)
 
 
 def test_every_law_is_promised_by_someone():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from ibcore.checks import check_representation
@@ -148,16 +149,17 @@ class MaximumLikelihood:
         high = float(squares.sum()) / (count * (count - 1) * z.shape[1])
         grid = np.geomspace(low, high, _GRID)
         best = int(np.argmax([_maximisation(squares, nearest, z.shape[1], v)[0] for v in grid]))
-        low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
-        while high > low * (1 + 1e-6):
-            # Expectation maximisation climbs, so the maximum lies where it goes; halving the way
-            # gets there in few steps, which it does not where kernels overlap.
-            middle = math.sqrt(low * high)
-            if _maximisation(squares, nearest, z.shape[1], middle)[1] > middle:
-                low = middle
-            else:
-                high = middle
-        return math.sqrt(low * high)
+        around = math.log(grid[max(best - 1, 0)]), math.log(grid[min(best + 1, _GRID - 1)])
+
+        def climb(power: float) -> float:
+            """Return how far one step goes, which is 0 at the maximum, as it always climbs."""
+            variance = math.exp(power)
+            return math.log(_maximisation(squares, nearest, z.shape[1], variance)[1]) - power
+
+        ends = [climb(power) for power in around]
+        if ends[0] <= 0 or ends[1] >= 0:  # the maximum is at an end of the grid
+            return math.exp(around[ends[0] > 0])
+        return math.exp(brentq(climb, *around, xtol=1e-6))
 
 
 def _neighbours(z: Tensor) -> tuple[Tensor, Tensor]:
