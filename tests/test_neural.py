@@ -5,7 +5,7 @@ import torch
 
 from ibcore.estimators import DivergedError, InfoNCE, Mine, Nwj, Smile
 from ibcore.estimators import neural as module
-from ibcore.estimators.critic import Critic, Folds, components
+from ibcore.estimators.critic import Critic, Folds, _axes, components
 from ibcore.trials import distributions as laws
 
 BOUNDS = [Mine, Nwj, InfoNCE, Smile]
@@ -253,3 +253,16 @@ def test_a_gpu_agrees(bound):
     a, b = laws.gaussian(2, 0.7).sample(500, 0)
     found = bound(**QUICK).between(a.cuda(), b.cuda())
     assert found.bits == pytest.approx(bound(**QUICK).between(a, b).bits, abs=1e-3)
+
+
+def test_axes_are_not_turned_by_rounding():
+    """Independent bits have no axes of their own: those that are taken must be the same anywhere."""
+    noise = torch.randn(12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for covariance in (torch.eye(12), torch.ones(12, 12) + torch.eye(12)):
+        exact = covariance.double()
+        values, vectors = _axes(exact)
+        for sign in (-1, 1):
+            again = _axes(exact + sign * 1e-15 * (noise + noise.T))
+            torch.testing.assert_close(again[0], values, rtol=0, atol=1e-12)
+            # 1e-15 by the 1e-9 that tells neighbours apart, with a reserve
+            torch.testing.assert_close(again[1], vectors, rtol=0, atol=1e-4)

@@ -25,6 +25,12 @@ from ibcore.estimators.noise import (
 POLICIES = [Percentile(), Percentile(0.5, 10.0, 2), Proportional(), MaximumLikelihood()]
 EXACT = 1e-4  # what the policies promise, as a share of σ²
 
+
+def named(policy):
+    """A name that is the same in every process: str() of a function has its address."""
+    return getattr(policy, "__name__", str(policy))
+
+
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=str)
 
 
@@ -122,7 +128,7 @@ def test_a_constant_layer_is_refused(policy, value, dtype):
 Z = torch.linspace(-1, 1, 6)[:, None]
 
 
-@pytest.mark.parametrize("read", [*POLICIES, distance_histogram], ids=str)
+@pytest.mark.parametrize("read", [*POLICIES, distance_histogram], ids=named)
 @pytest.mark.parametrize(
     ("z", "message"),
     [
@@ -380,7 +386,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "read", [Percentile(), Proportional(), MaximumLikelihood(100), distance_histogram], ids=str
+    "read", [Percentile(), Proportional(), MaximumLikelihood(100), distance_histogram], ids=named
 )
 def test_never_are_all_distances_held(read):
     z = normal(5000, 2)

@@ -13,6 +13,7 @@ from ibcore.estimators.spectra import eigh, svd
 TILE = 2048  # held-out samples of which all pairs are formed at once
 _COMPONENTS = 64  # principal components of each side that the critic sees
 _WIDE = 1024  # dimensions above which the principal directions are found by random projection
+_APART = 1e-8  # of the norm of a matrix: far above rounding, far below what is estimated
 _ITERATIONS = 5  # of that projection
 _WIDTH, _EMBEDDING = 32, 16  # units of the critic's hidden layers, and of its output
 _VALIDATION = 0.2  # share of the training folds that decides when to stop
@@ -69,10 +70,13 @@ def _canonical(a: Tensor, b: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tens
     sides, n = [], len(rows)
     for z in (a, b):
         z = z - z[rows].mean(0)
-        values, vectors = eigh(z[rows].T @ z[rows] / n)
+        values, vectors = _axes(z[rows].T @ z[rows] / n)
         sides.append(z @ (vectors / values.clamp(min=0.1).sqrt()))
     a, b = sides
-    left, r, right = svd(a[rows].T @ b[rows] / n)
+    left, r, right = svd(_apart(a[rows].T @ b[rows] / n))
+    signs = _signs(left)
+    left *= signs
+    right[: len(r)] *= signs[: len(r), None]
     chance = math.sqrt(a.shape[1] / n) + math.sqrt(b.shape[1] / n)
     gain = (1 - r * r) * (a.shape[1] + b.shape[1]) / n
     r = torch.where(r > chance, (r * r - gain).clamp(min=0).sqrt(), torch.zeros_like(r))
@@ -97,7 +101,7 @@ def _principal(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the variances along the principal directions, largest first, and the directions."""
     n, dim = scores.shape
     if dim <= _WIDE:
-        values, vectors = eigh(scores.T @ scores / n)
+        values, vectors = _axes(scores.T @ scores / n)
         return values.flip(0), vectors.flip(1)
     drawn = torch.randn(
         dim, min(2 * _COMPONENTS, n), generator=stream(0, "principal"), dtype=torch.float64
@@ -106,8 +110,32 @@ def _principal(scores: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(_ITERATIONS):
         basis = torch.linalg.qr(scores.T @ (scores @ basis)).Q
     image = scores @ basis
-    values, vectors = eigh(image.T @ image / n)
+    values, vectors = _axes(image.T @ image / n)
     return values.flip(0), basis @ vectors.flip(1)
+
+
+def _axes(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, smallest first, and eigenvectors that rounding doesn't turn.
+
+    Where variances agree, as those of independent bits, any axes would do, and which ones come out
+    hangs on the last digits of a processor's sums.
+    """
+    values, vectors = eigh(_apart(covariance))
+    return values, vectors * _signs(vectors)
+
+
+def _apart(matrix: Tensor) -> Tensor:
+    """Return the matrix with a diagonal of up to 1e-8 of its norm that tells equal values apart."""
+    found = matrix.clone()
+    diagonal = found.diagonal()
+    diagonal += _APART * matrix.norm() * torch.linspace(0, 1, len(diagonal)).to(matrix)
+    return found
+
+
+def _signs(vectors: Tensor) -> Tensor:
+    """Return ±1 a column, such that each times it lies on the same side of a fixed direction."""
+    fixed = torch.arange(1, len(vectors) + 1).to(vectors).sqrt()
+    return torch.where(fixed @ vectors < 0, -1.0, 1.0).to(vectors)
 
 
 def normal_scores(a: Tensor) -> Tensor:
