@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ibcore.interface import MutualInformation
-from ibcore.settling import CHECKS, at_floor, unsettled
+from ibcore.settling import CHECKS, at_floor, uncertain, unsettled
 
 KEYS = ["run", "epoch", "layer", "estimator"]
 COLUMNS = [*KEYS, *MutualInformation._fields, "finite"]
@@ -144,7 +144,7 @@ class InformationPlane:
             "saturated": rows["i_xz"] >= 0.99 * ceiling,
             "above H(Y)": rows["i_zy"] > h_y + _ROUNDING,
             "negative": rows[["i_xz", "i_zy"]].min(axis=1) < -_ROUNDING,
-            "uncertain": _uncertain(rows, "i_xz") | _uncertain(rows, "i_zy"),
+            "uncertain": uncertain(rows),
             "not finite": ~rows["finite"],
         }
         found = [(estimator, flag, int(held[flag].sum()), len(rows)) for flag in held]
@@ -212,11 +212,6 @@ def _digest(table: pd.DataFrame, held: dict[str, Any]) -> str:
         text = pd.api.types.is_string_dtype(column)
         found.update("\0".join(column).encode() if text else column.to_numpy().tobytes())
     return found.hexdigest()
-
-
-def _uncertain(rows: pd.DataFrame, column: str) -> pd.Series:
-    error = rows[f"{column}_error"]
-    return (error > 0) & (error >= rows[column].abs())
 
 
 def dpi_violations(

@@ -78,6 +78,15 @@ def unsettled(rows: pd.DataFrame) -> pd.Series:
     )
 
 
+def uncertain(rows: pd.DataFrame) -> pd.Series:
+    """Return where an error is as large as the estimate itself."""
+    found = [
+        (rows[f"{column}_error"] > 0) & (rows[f"{column}_error"] >= rows[column].abs())
+        for column in ("i_xz", "i_zy")
+    ]
+    return found[0] | found[1]
+
+
 def _allowed(value: pd.Series) -> pd.Series:
     return (_SHARE * value.abs()).clip(lower=_LEAST)
 
@@ -88,3 +97,6 @@ def _either(rows: pd.DataFrame, kind: str, holds: Any) -> pd.Series:
         for column in ("i_xz", "i_zy")
     ]
     return found[0] | found[1]
+
+
+FLAGS = {"uncertain": uncertain, "at the floor": at_floor, "unsettled": unsettled}

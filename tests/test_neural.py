@@ -256,7 +256,7 @@ def test_a_gpu_agrees(bound):
 
 
 def test_axes_are_not_turned_by_rounding():
-    """Independent bits have no axes of their own: those that are taken must be the same anywhere."""
+    """Independent bits have no axes of their own; those taken must be the same anywhere."""
     noise = torch.randn(12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for covariance in (torch.eye(12), torch.ones(12, 12) + torch.eye(12)):
         exact = covariance.double()
