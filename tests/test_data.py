@@ -255,6 +255,62 @@ def test_own_data_takes_a_split_and_a_graph():
         ibcore.Dataset.from_arrays(x, y[:3])
 
 
+@pytest.mark.parametrize(
+    ("y", "options", "words"),
+    [
+        ([0.0, 1, 0, 1], {}, "labels must be whole numbers or strings, got float64"),
+        ([0, 1, 0, 1], {"train": np.array([True, False, True, False])}, "train must hold indices"),
+        ([0, 1, 0, 1], {"train": [0, 1], "test": [2.5]}, "test must hold indices, got torch.float"),
+    ],
+)
+def test_what_would_be_misread_is_refused(y, options, words):
+    with pytest.raises(ValueError, match=words):
+        ibcore.Dataset.from_arrays(np.zeros((4, 2)), y, **options)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_own_data_may_have_any_byte_order_and_direction(order):
+    x = np.arange(8.0).reshape(4, 2)
+    same = ibcore.Dataset.from_arrays(x, [0, 1, 0, 1], train=[0, 1])
+    other = x[::-1].astype(f"{order}f8")[::-1]
+    found = ibcore.Dataset.from_arrays(other, np.array([0, 1, 0, 1], f"{order}i4"), train=[0, 1])
+    assert torch.equal(found.x, same.x)
+    assert found.sha256 == same.sha256
+
+
+def test_own_data_in_bfloat16_has_a_hash_and_no_gradient():
+    x = torch.rand(4, 2, dtype=torch.bfloat16, requires_grad=True)
+    ds = ibcore.Dataset.from_arrays(x, [0, 1, 0, 1], train=[0, 1])
+    assert (ds.x.dtype, ds.x.requires_grad, len(ds.sha256)) == (torch.bfloat16, False, 64)
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=8), st.data())
+def test_a_subset_has_its_size_and_every_class_in_its_share(counts, data):
+    size = data.draw(st.integers(len(counts), sum(counts)))
+    y = np.repeat(np.arange(len(counts)), counts)
+    chosen = loading._stratified(y, size, np.random.default_rng(0), "images")
+    taken, share = np.bincount(y[chosen]), size * np.array(counts) / sum(counts)
+    assert len(chosen) == len(set(chosen)) == size
+    assert taken.min() >= 1
+    assert (taken <= np.maximum(np.ceil(share), 1)).all()
+    if share.min() >= 1:
+        assert (np.abs(taken - share) < 1).all()
+
+
+def test_a_subset_of_the_same_images_goes_by_the_seed_alone(monkeypatch):
+    y = (np.arange(200) % 10).astype(np.uint8)
+    x = np.zeros((200, 28, 28), np.uint8)
+    x[:, 0, 0] = np.arange(200)  # so that an image says which it is
+    images = {"train_x": x, "train_y": y, "test_x": x, "test_y": y}
+    monkeypatch.setattr(loading.originals, "mnist", lambda: images)
+    options = {"source": "original", "size": 50, "test_size": 20}
+    one, again, other = (ibcore.load("mnist", seed=s, **options) for s in (1, 1, 2))
+    assert torch.equal(one.x, again.x)
+    for part in ("train", "test"):
+        first, second = (ds.x[getattr(ds, part), 0, 0, 0] for ds in (one, other))
+        assert set(first.tolist()) != set(second.tolist())
+
+
 def test_own_data_can_be_trained_on_right_away():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3))

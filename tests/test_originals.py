@@ -1,11 +1,13 @@
 """Laws of the original files: nothing is read before its hash was checked, and readers read."""
 
+import contextlib
 import errno
 import gzip
 import hashlib
 import http.server
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,42 @@ def test_a_download_has_a_limit_and_leaves_nothing(limit, server, places, monkey
     with pytest.raises(DataUnavailableError, match="gave up after"):
         fetch("small")
     assert not [path for path in places.rglob("*") if path.is_file()]
+
+
+def test_a_server_that_drips_is_given_up_after_the_time(server, places, monkeypatch):
+    def drip(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                handler.wfile.write(b"a")
+                time.sleep(0.1)
+
+    monkeypatch.setattr(originals, "_TOTAL", 0.3)
+    monkeypatch.setattr(server, "do_GET", drip)
+    start = time.monotonic()
+    with pytest.raises(DataUnavailableError, match=r"gave up after 0\.3 s"):
+        fetch("small")
+    assert time.monotonic() - start < 1.5  # the server needs 2 s, pooch alone waits for its end
+    assert kept(places) == []
+
+
+def test_a_huge_file_in_the_cache_is_refused_unread(places):
+    (places / "small").mkdir(parents=True)
+    with (places / "small" / "a.bin").open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(ValueError, match=r"cache/small/a\.bin has 1099511627776 bytes.*remove it"):
+        fetch("small")
+
+
+@with_files
+def test_a_full_disk_for_the_copies_of_cora_is_named(files, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: set TMPDIR.*Cora/raw"):
+        originals.cora()
 
 
 def test_a_pipe_is_refused_and_not_read(places, tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 """Laws of the stand-ins: the original's size, a name of their own, and the seed decides."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import interpolate
 
 import ibcore
 from ibcore.data import standins
@@ -80,6 +83,16 @@ def test_the_digits_are_set_in_the_middle():
     assert not images["train_x"][:, :4].any()
     assert not images["train_x"][:, :, -4:].any()
     assert images["train_x"].max() == 255
+
+
+def test_the_digits_are_enlarged_exactly_and_halves_are_rounded_up():
+    images = standins.mnist()
+    made = np.concatenate([images["train_x"], images["test_x"]])[:, 4:-4, 4:-4]
+    order = np.random.default_rng(0).permutation(1797)
+    digits = torch.from_numpy(load_digits().images[np.append(order[:-500], order[-500:])])
+    large = interpolate(digits[:, None], size=20, mode="bilinear")[:, 0].numpy()
+    exact = 255 * (large * 100).round() / 1600  # sixteenths in tenths of tenths: whole numbers
+    np.testing.assert_array_equal(made, np.floor(exact + 0.5))
 
 
 def test_more_digits_than_there_are_is_an_error_that_says_how_many():

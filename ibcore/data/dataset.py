@@ -82,8 +82,8 @@ class Dataset:
         Args:
             x: inputs, shape (n_samples, ...), a tensor or what NumPy takes; whole numbers become
                 float32.
-            y: labels, shape (n_samples,), of any kind that can be sorted: their sorted values
-                become `classes`.
+            y: labels, shape (n_samples,), whole numbers, truth values or strings: their sorted
+                values become `classes`.
             train: indices of the training samples; None draws `train_fraction` of them.
             test: indices of the held-out samples; None takes all that are not in `train`.
             train_fraction: share of the samples to train on, where `train` is None.
@@ -91,19 +91,25 @@ class Dataset:
             name: shown in its place.
             edge_index: edges of a graph over the samples, shape (2, n_edges).
         Raises:
-            ValueError: see `Dataset` and `split`; `test` without `train`.
+            ValueError: see `Dataset` and `split`; `test` without `train`; labels that are floats;
+                indices that are none.
         """
         x, edges = _tensor(x), None if edge_index is None else _tensor(edge_index)
         x = x if x.is_floating_point() else x.float()
         labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
         if labels.shape != x.shape[:1]:
             raise ValueError(f"{len(x)} samples need as many labels, got shape {labels.shape}")
+        if labels.dtype.kind not in "biuUO":
+            raise ValueError(
+                f"labels must be whole numbers or strings, got {labels.dtype}: each value would be "
+                "a class of its own; use y.astype(int)"
+            )
         classes, codes = np.unique(labels, return_inverse=True)
         everything = torch.arange(len(x))
         if train is None and test is not None:
             raise ValueError("give train too: test alone doesn't say what to train on")
-        rows = everything if train is None else _tensor(train).long()
-        rest = everything[~torch.isin(everything, rows)] if test is None else _tensor(test).long()
+        rows = everything if train is None else _indices("train", train)
+        rest = everything[~torch.isin(everything, rows)] if test is None else _indices("test", test)
         y = torch.from_numpy(codes.astype(np.int64))
         names = tuple(str(label) for label in classes)
         found = cls(name, x, y, rows, rest, names, "own", content_hash(x, y, edges), edges)
@@ -146,14 +152,25 @@ def content_hash(x: Tensor, y: Tensor, edge_index: Tensor | None = None) -> str:
     found = hashlib.sha256()
     for part in (x, y, edge_index):
         if part is not None:
-            array = part.detach().cpu().contiguous().numpy()
+            known = part.float() if part.dtype == torch.bfloat16 else part  # NumPy has none
+            array = known.detach().cpu().contiguous().numpy()
             found.update(f"{array.dtype.newbyteorder('<').str} {array.shape}".encode())
             found.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
     return found.hexdigest()
 
 
 def _tensor(values: Sequence[Any] | np.ndarray | Tensor) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.array(values)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _indices(field: str, values: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+    found = _tensor(values)
+    if found.numel() and (found.is_floating_point() or found.dtype == torch.bool):
+        raise ValueError(f"{field} must hold indices, got {found.dtype}; use mask.nonzero()[0]")
+    return found.long()
 
 
 def _check_tensor(field: str, value: object) -> None:

@@ -146,9 +146,9 @@ def _stratified(y: np.ndarray, size: int, rng: np.random.Generator, what: str) -
             f"{len(counts)} classes empty"
         )
     exact = size * counts / len(y)
-    take = np.maximum(np.floor(exact).astype(int), 1)
-    for c in np.argsort(take - exact, kind="stable")[: size - take.sum()]:
-        take[c] += 1
+    take = np.ones(len(counts), dtype=int)
+    while take.sum() < size:  # to the class that lacks most: the largest remainders come last
+        take[np.argmax(exact - take)] += 1
     order = rng.permutation(len(y))
     chosen = np.concatenate([order[y[order] == c][:n] for c, n in enumerate(take)])
     return rng.permutation(chosen)

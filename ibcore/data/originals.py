@@ -11,8 +11,10 @@ import tempfile
 import time
 import unicodedata
 import zlib
+from concurrent.futures import Future
 from importlib.resources import files
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -73,9 +75,9 @@ def _file(folder: str, name: str, sha256: str) -> bytes:
 
     cache = Path(pooch.os_cache("ibcore")) / folder
     kept = cache / name
-    if kept.exists() and not kept.is_file():
-        return _checked(kept, sha256)
-    damaged = f" (what {kept} holds is damaged)" if kept.exists() else ""
+    if kept.exists():
+        _check_size(kept)
+    damaged = f" (what {kept} holds is damaged: remove it)" if kept.exists() else ""
     address = ADDRESSES[folder] + name
     log = pooch.get_logger()
     level, _ = log.level, log.setLevel("ERROR")
@@ -116,17 +118,36 @@ def _download(address: str, target: str, _: object) -> None:
     """Write what the address sends to a file, within the limits."""
     import pooch  # here, because only a download needs it
 
-    with _Limited(target) as file:
-        pooch.HTTPDownloader(timeout=_CONNECT)(address, file, None)
+    done: Future[None] = Future()
+    file = _Limited(target)  # opened here: a late thread must not make it again
+
+    def work() -> None:
+        try:
+            with file:
+                pooch.HTTPDownloader(timeout=_CONNECT)(address, file, None)
+            done.set_result(None)
+        except Exception as error:
+            done.set_exception(error)
+
+    # In a thread of its own: a server that sends a byte now and then is not seen by any write.
+    Thread(target=work, daemon=True).start()
+    try:
+        done.result(_TOTAL)
+    except TimeoutError as error:
+        raise OSError(f"gave up after {_TOTAL} s") from error
 
 
-def _checked(path: Path, sha256: str) -> bytes:
+def _check_size(path: Path) -> None:
     if not path.is_file():  # a pipe or a device would be read for ever
         raise ValueError(f"{path} is no regular file: put the original there, or remove it")
     if (size := path.stat().st_size) > _LARGEST:
         raise ValueError(
             f"{path} has {size} bytes, no original has more than {_LARGEST}: remove it"
         )
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    _check_size(path)
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
@@ -149,8 +170,11 @@ def cora() -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory() as root:
         raw = Path(root) / "Cora" / "raw"
         raw.mkdir(parents=True)
-        for name, data in content.items():
-            raw.joinpath(name).write_bytes(data)
+        try:
+            for name, data in content.items():
+                raw.joinpath(name).write_bytes(data)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: set TMPDIR", str(raw)) from error
         # It unpickles these files: their hashes were checked. What it prints says nothing here.
         with contextlib.redirect_stderr(io.StringIO()):
             graph = Planetoid(root, "Cora")[0]
