@@ -92,8 +92,9 @@ class MonteCarlo:
         """Return I(X;T) and I(T;Y) of a layer behind noisy ones: T = f(T') + ε, T' noisy itself.
 
         p(t|xᵢ) is the mean of N(t; s, σ² I) over the other paths s of xᵢ, so that I(X;T) is biased
-        low where the paths are few or far apart in units of σ; p(t) is that over a few paths of all
-        samples. With injected noise the layers form a Markov chain, and the truth obeys the
+        low where the paths are few or far apart in units of σ; its error holds what half of them
+        would change, which is about that bias. p(t) is the mean over a few paths of all samples.
+        With injected noise the layers form a Markov chain, and the truth obeys the
         data-processing inequality. Time: O(draws N (N + n_paths) d).
 
         Args:
@@ -114,16 +115,27 @@ class MonteCarlo:
         s = torch.stack([check_representation(path) for path in paths])
         rows = torch.arange(s.shape[1], device=s.device)
         generator = stream(self.seed, "MonteCarlo")
-        terms = []
+        terms, halved = [], []
         for number in range(min(self.draws, len(s))):
             noise = _noise(s[number].shape, self.noise_variance, generator).to(s.device)
             others = torch.cat([s[:number], s[number + 1 :]])
             own = _own_exponents(s[number], noise, others, self.noise_variance)
             marginal = list(others[:_MARGINAL])
-            terms.append(_log_ratios(s[number], noise, marginal, y, self.noise_variance, rows, own))
+            ratios = _log_ratios(s[number], noise, marginal, y, self.noise_variance, rows, own)
+            terms.append(ratios)
+            fewer = _own_exponents(s[number], noise, others[::2], self.noise_variance)
+            halved.append(_reweighted(ratios[0], fewer - own))
         x, label = (mean_of(torch.stack(bits), s.shape[1]) for bits in zip(*terms, strict=True))
         _check_possible(x, label, len(paths))
-        return x, label
+        shift = x.bits - float(torch.stack(halved).mean())
+        return x._replace(error=math.hypot(x.error, shift)), label
+
+
+def _reweighted(bits: Tensor, log_factor: Tensor) -> Tensor:
+    """Return log₂ p(tᵢ|xᵢ)/p(tᵢ), (n_samples,), where each p(tᵢ|xᵢ) is multiplied by a factor."""
+    others = (len(bits) * (-math.log(2) * bits).exp() - 1).clamp(min=0)  # in units of p(tᵢ|xᵢ)
+    total = torch.nn.functional.softplus(others.log() - log_factor)
+    return (math.log(len(bits)) - total) / math.log(2)
 
 
 def _check_possible(x: Estimate, label: Estimate, count: int) -> None:

@@ -23,8 +23,9 @@ class Pairwise:
 
     BD is a lower and KL an upper bound of I(X;T), and 0 ≤ Ĩ(X;T) ≤ log₂ N. Both estimates of
     I(T;Y) are differences of bounds: they stay below H(Y) and Ĩ(X;T), yet bound nothing, and can
-    be negative. With few samples and little noise they say the label's entropy: 50 independent
-    classes in 5 dimensions, N = 1000, σ² = 0.05, give bits of I(T;Y) where there are none.
+    be negative. Where few samples lie within reach of the noise they tell the labels at hand from
+    one another, and no more: 50 classes by lot over 2000 samples of 5 normal dimensions give 3.6
+    (BD) and 5.4 (KL) bits of I(T;Y) at σ² = 0.05, where 0 is true of new samples.
     Distances and sums are float64. Memory: O(N n_classes + n_threads 512 (d + 512)).
 
     With `queries` the outer mean ⟨⟩ᵢ runs over that many samples, drawn without replacement. Each
