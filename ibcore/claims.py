@@ -150,7 +150,8 @@ class Ledger:
             f"{r['spread']} {r['unit']} (n = {r['n']}), accepted {r['tolerance']}: {r['verdict']}"
             for r in rows
         )
-        html = self.table.to_html(index=False, classes="ledger", border=0)
+        with pd.option_context("display.max_colwidth", None):  # else claims are cut short
+            html = self.table.to_html(index=False, classes="ledger", border=0)
         return {"text/plain": text, "text/html": html, MIME: rows}
 
 

@@ -13,6 +13,7 @@ from ibcore.hooks import ActivationTracker
 from ibcore.layers import Layers, select_layers
 from ibcore.moments import RunningMoments, norms
 from ibcore.stack import check_networks, check_optimizer, stack
+from ibcore.threads import threads_for
 from ibcore.training import (
     History,
     Snapshot,
@@ -86,16 +87,17 @@ def fit_ensemble(
         moments = {name: RunningMoments() for name in weights} if look else {}
         template.train()
         rounds = [batches(d.train, batch_size, g) for d, g in zip(data, generators, strict=True)]
-        for batch in zip(*rounds, strict=True):
-            index = torch.stack(batch).to(device)
-            losses = cross_entropy(forward(x[index]).mT, y[index], reduction="none").mean(1)
-            check_loss(losses.detach(), seeds, epoch, learning_rate)
-            steps.zero_grad()
-            losses.sum().backward()
-            for name, moment in moments.items():
-                if (gradient := weights[name].grad) is not None:  # None where it is not used
-                    moment.update(gradient)
-            steps.step()
+        with threads_for(template, len(seeds) * (batch_size or len(data[0].train))):
+            for batch in zip(*rounds, strict=True):
+                index = torch.stack(batch).to(device)
+                losses = cross_entropy(forward(x[index]).mT, y[index], reduction="none").mean(1)
+                check_loss(losses.detach(), seeds, epoch, learning_rate)
+                steps.zero_grad()
+                losses.sum().backward()
+                for name, moment in moments.items():
+                    if (gradient := weights[name].grad) is not None:  # None where it is not used
+                        moment.update(gradient)
+                steps.step()
         if look:
             history.gradient_rows += _gradient_rows(moments, weights, seeds, epoch)
             template.eval()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ibcore.data import Dataset
 from ibcore.hooks import ActivationTracker, GradientTracker
 from ibcore.layers import uncompiled
+from ibcore.threads import threads_for
 
 _SAMPLES = 4096  # a pass when the model is looked at: bounds the memory of a convolution
 
@@ -143,14 +144,15 @@ def fit(
         if gradients:  # any epoch may be the last where there is someone to stop it
             gradients.reset(paused=not (epoch in wanted or on_epoch))
         model.train()
-        for batch in batches(ds.train, batch_size, generator):
-            index = batch.to(device)
-            logits = model(x, *graph)[index] if graph else model(x[index])
-            value = loss(logits, y[index])
-            check_loss(value.detach()[None], [seed], epoch, learning_rate)
-            steps.zero_grad()
-            value.backward()
-            steps.step()
+        with threads_for(model, batch_size or len(ds.train)):
+            for batch in batches(ds.train, batch_size, generator):
+                index = batch.to(device)
+                logits = model(x, *graph)[index] if graph else model(x[index])
+                value = loss(logits, y[index])
+                check_loss(value.detach()[None], [seed], epoch, learning_rate)
+                steps.zero_grad()
+                value.backward()
+                steps.step()
         if epoch in wanted:
             look(epoch)
         if on_epoch and on_epoch(epoch, history):

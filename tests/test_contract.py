@@ -5,6 +5,7 @@ from ibcore.interface import MutualInformation, apply
 from ibcore.trials.contract import LAWS, Subject, check, layer, subjects
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", subjects())
 def test_every_promise_is_kept(name):
     found = check(subjects()[name]).set_index("law")

@@ -34,6 +34,7 @@ def test_a_network_finds_what_correlations_do_not_show(bound):
     assert bound(steps=300, folds=2).between(a, b).bits > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_fair_coin_is_one_bit(bound):
     y = torch.arange(600) % 2

@@ -14,6 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pipeline import assemble, offline, run
 
+pytestmark = pytest.mark.slow  # it starts kernels and Snakemake, whatever the kernels of torch
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORD = sorted((ROOT / "book" / "notebooks").glob("*.ipynb"))

@@ -117,6 +117,7 @@ def test_probes_give_their_error_to_the_estimate():
     assert abs(found.i_zy - truth.i_zy) < 4 * found.i_zy_error
 
 
+@pytest.mark.slow
 def test_a_driver_that_stops_does_not_stop_the_estimate(monkeypatch):
     a, y = sample(600)
     estimators = [Renyi(1.01), Renyi(1.01, limit=512)]

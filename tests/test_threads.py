@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ibcore.threads import one_thread
+from ibcore.threads import one_thread, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +37,15 @@ def test_it_decorates_functions_however_often_they_are_called():
     for _ in range(2):
         assert threads(2) == [1, 1, 1]
         assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("samples", "inside"), [(10, 1), (10**7, 3)])
+def test_a_small_step_takes_one_thread_and_a_large_one_all(samples, inside):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with threads_for(torch.nn.Linear(10, 10), samples):
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

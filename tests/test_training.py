@@ -530,9 +530,8 @@ def test_a_look_at_many_samples_comes_in_parts_that_change_nothing(monkeypatch):
 
 def poisoned():
     ds = blobs()
-    x = ds.x.clone()
-    x[ds.train[0], 1] = math.nan
-    return replace(ds, x=x)
+    ds.x[3, 0] = torch.nan  # after it was checked
+    return ds
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_seed_and_epoch():
