@@ -431,7 +431,7 @@ def test_queries_agree_with_all_within_their_error(n):
 
 
 def test_the_error_of_a_mean_holds_both_stages():
-    """Values of samples, s² = 4, with draws about each, s_w² = 9; half of the samples, two draws."""
+    """Values of samples, s² = 4, each with two draws, s_w² = 9; half are queries."""
     values = 2 * normal(1, 2000) + 3 * normal(2, 2000, seed=1)
     expected = (0.5 * (4 + 9 / 2) + 0.5 * 9 / 2) / 2000
     assert mean_of(values, 4000).error ** 2 == pytest.approx(expected, rel=0.1)  # known to 3 %
