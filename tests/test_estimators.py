@@ -15,6 +15,7 @@ from ibcore.discrete import label_entropy
 from ibcore.estimators import Binning, Pairwise
 from ibcore.estimators.distances import SquaredDistances, in_threads, squared_distances, tiles
 from ibcore.estimators.noise import MaximumLikelihood, Percentile, Proportional
+from ibcore.estimators.queries import mean_of
 
 ESTIMATORS = [Pairwise(0.1), Pairwise(1e-3), Binning(), Binning(width=0.07)]
 EXACT = 1e-9  # bits: what float64 sums may be off by
@@ -427,6 +428,16 @@ def test_queries_agree_with_all_within_their_error(n):
             assert found.mean() == pytest.approx(getattr(all_, value), abs=4 * error / 40**0.5)
             assert found.std() == pytest.approx(error, rel=0.45)
         assert all(mi[name].ceiling == math.log2(n) for mi in some)
+
+
+def test_the_error_of_a_mean_holds_both_stages():
+    """Values of samples, s² = 4, each with two draws, s_w² = 9; half are queries."""
+    values = 2 * normal(1, 2000) + 3 * normal(2, 2000, seed=1)
+    expected = (0.5 * (4 + 9 / 2) + 0.5 * 9 / 2) / 2000
+    assert mean_of(values, 4000).error ** 2 == pytest.approx(expected, rel=0.1)  # known to 3 %
+    assert mean_of(values, 2000).error ** 2 == pytest.approx(9 / 2 / 2000, rel=0.1)
+    rare = mean_of(values, 10**9).error ** 2
+    assert rare == pytest.approx((4 + 9 / 2) / 2000, rel=0.1)
 
 
 @pytest.mark.parametrize("queries", [2, 100])
