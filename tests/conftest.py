@@ -1,5 +1,6 @@
 """What all tests share: no windows, repeatable examples, notebooks compared as numbers."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,4 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _printed(sanitize: Callable[[Any], Any], bounds: dict[str, Any]) -> Callable[[Any], Any]:
-    return lambda value: Printed(str(sanitize(value)), **bounds)
+    def printed(value: Any) -> Printed:
+        found = sanitize(value)
+        text = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
+        return Printed(text, **bounds)
+
+    return printed
