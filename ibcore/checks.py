@@ -3,7 +3,9 @@
 import math
 import zlib
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +41,23 @@ def variance_for(z: Tensor, noise_variance: Variance) -> float:
     return found
 
 
+def as_tensor(value: Any, name: str) -> Tensor:
+    """Return a tensor as it is, and the numbers of an array or a list as a tensor.
+
+    Raises:
+        ValueError: what it holds are no numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.from_numpy(np.array(value))  # a copy: arrays may be read-only
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} must be a tensor, or an array of numbers, got {type(value).__name__}: "
+            f"{error}; np.unique(names, return_inverse=True)[1] gives numbers for names"
+        ) from error
+
+
 def check_samples(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return z as a matrix (n_samples, dim) and y as int64 on the same device.
 
@@ -48,6 +67,7 @@ def check_samples(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a shape, a dtype or a value that no estimate can be made from.
     """
+    z, y = as_tensor(z, "z"), as_tensor(y, "y")
     if z.ndim < 1 or y.shape != z.shape[:1]:
         raise ValueError(
             f"z and y must hold the same samples: z has shape {tuple(z.shape)}, "
@@ -70,6 +90,7 @@ def check_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a shape, a dtype or a value that no estimate can be made from.
     """
+    a, b = as_tensor(a, "a representation"), as_tensor(b, "a representation")
     if not a.shape[:1] == b.shape[:1]:
         raise ValueError(
             "two representations must hold the same samples, got shapes "
@@ -86,6 +107,7 @@ def check_representation(z: Tensor) -> Tensor:
     Raises:
         ValueError: a shape, a dtype or a value that no estimate can be made from.
     """
+    z = as_tensor(z, "z")
     if not z.is_floating_point():
         raise ValueError(f"z must have a float dtype, got {z.dtype}; use z.float()")
     if z.ndim < 1 or len(z) < 2:
@@ -107,4 +129,4 @@ def check_inputs(x: Tensor | None, estimator: object) -> Tensor:
             f"{type(estimator).__name__} needs the network's inputs: estimator(z, y, x=ds.x), or "
             "PlaneRecorder(..., x=ds.x)"
         )
-    return x
+    return as_tensor(x, "x")

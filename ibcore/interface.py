@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -57,18 +57,28 @@ def apply(
 ) -> dict[str, MutualInformation]:
     """Return an estimator's estimates, and give it the inputs x if it takes them.
 
+    One that returns a pair alone, (i_xz, i_zy), has it under the estimator's own name.
+
     Raises:
         ValueError: it returns something else than names with two to six numbers each.
     """
     found = estimator(z, y, x=x) if takes_x(estimator) else estimator(z, y)
+    if isinstance(found, tuple):
+        found = {named(estimator): found}
     try:
-        if not found or not all(isinstance(name, str) for name in found):
+        if not (found and isinstance(found, Mapping) and all(isinstance(k, str) for k in found)):
             raise TypeError
-        return {name: MutualInformation(*map(float, values)) for name, values in found.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+        return {name: MutualInformation(*map(_number, pair)) for name, pair in found.items()}
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{named(estimator)} must return a dict from names to (i_xz, i_zy), got {found!r:.80}"
         ) from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):  # "12" would be two numbers
+        raise TypeError
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def takes_x(estimator: Callable[..., Any]) -> bool:

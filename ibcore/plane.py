@@ -30,11 +30,17 @@ class InformationPlane:
         metadata: n_samples, label_entropy (bits), layers (first to last), versions, and what the
             caller adds: parameters, seeds, hash of the data.
         checks: floors and settling of chosen points, see `ibcore.settling`; may be empty.
+    Raises:
+        ValueError: a table without rows, a column missing or of another type, a row twice, a layer
+            that the metadata don't list, or metadata without n_samples or label_entropy.
     """
 
     table: pd.DataFrame
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, *CHECKS]))
+
+    def __post_init__(self) -> None:
+        _check(self.table, self.metadata)
 
     @property
     def layers(self) -> list[str]:
@@ -202,6 +208,26 @@ class InformationPlane:
             raise ValueError(
                 f"{path} holds no information plane, or is damaged: {error}"
             ) from error
+
+
+def _check(table: pd.DataFrame, metadata: dict[str, Any]) -> None:
+    """Raise ValueError where a plane's table or metadata are not what the methods rest on."""
+    if missing := [column for column in COLUMNS if column not in table]:
+        raise ValueError(f"a plane's table needs the columns {COLUMNS}, and lacks {missing}")
+    if table.empty:
+        raise ValueError("a plane needs at least one row")
+    numbers = table[[c for c in COLUMNS if c not in ("layer", "estimator")]]
+    if other := [c for c in numbers if not pd.api.types.is_numeric_dtype(numbers[c])]:
+        raise ValueError(f"{other} must hold numbers, got {[str(table[c].dtype) for c in other]}")
+    if table["finite"].dtype != bool:
+        raise ValueError(f"'finite' must hold True or False, got {table['finite'].dtype}")
+    if table.duplicated(KEYS).any():
+        raise ValueError(f"{int(table.duplicated(KEYS).sum())} rows came twice, by {KEYS}")
+    known = {"n_samples", "label_entropy", "layers"} <= set(metadata)
+    if not known or not metadata["n_samples"] >= 1 or not np.isfinite(metadata["label_entropy"]):
+        raise ValueError(f"metadata need n_samples, label_entropy and layers, got {metadata}")
+    if unknown := set(table["layer"]) - set(metadata["layers"]):
+        raise ValueError(f"the metadata list no layers {sorted(unknown)}: {metadata['layers']}")
 
 
 def _digest(table: pd.DataFrame, held: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ibcore.checks import as_tensor
 from ibcore.discrete import label_entropy
 from ibcore.interface import Estimator, MutualInformation, apply, named
 from ibcore.plane import COLUMNS, KEYS, OWN, InformationPlane
@@ -35,9 +36,10 @@ class PlaneRecorder:
         check: whether to check floors and settling, see `ibcore.settling`, on the last snapshot of
             the first run: about two estimates more of each of its layers.
     Raises:
-        ValueError: no estimators, samples that don't exist, or metadata that the plane has itself
-            or that JSON can't hold. A snapshot is refused where an estimator fails, and the error
-            names both: with `fit` that is at the first snapshot, before the training is over.
+        ValueError: no estimators, or what is none; samples that don't exist; metadata that the
+            plane has itself or that JSON can't hold. A snapshot is refused where an estimator
+            fails, and the error names both: with `fit` that is at the first snapshot, before the
+            training is over.
     """
 
     def __init__(
@@ -49,16 +51,12 @@ class PlaneRecorder:
         x: Tensor | None = None,
         check: bool = True,
     ) -> None:
-        y = torch.as_tensor(y)
-        if callable(estimators):
-            estimators = [estimators]
-        pairs = estimators.items() if isinstance(estimators, Mapping) else enumerate(estimators)
-        self._estimators: dict[Any, Estimator | Mapping[str, Estimator]] = dict(pairs)
-        if not self._estimators:
-            raise ValueError("a plane needs at least one estimator")
-        self._samples = None if samples is None else _check_indices(samples, len(y))
-        self._size = len(y)
-        self._y = y if samples is None else y[samples.to(y.device)]
+        self._estimators = _check_estimators(estimators)
+        y = as_tensor(y, "y")
+        self._size, self._samples = len(y), None
+        if samples is not None:
+            self._samples = _check_indices(as_tensor(samples, "samples"), len(y))
+        self._y = self._chosen("y", y)
         self._x = None if x is None else self._chosen("x", x)
         self._rows: list[dict[str, Any]] = []
         self._layers: list[str] = []
@@ -94,7 +92,7 @@ class PlaneRecorder:
         return rows
 
     def _chosen(self, name: str, z: Tensor) -> Tensor:
-        z = torch.as_tensor(z)
+        z = as_tensor(z, repr(name))
         if self._samples is None:
             return z
         if len(z) != self._size:
@@ -166,14 +164,28 @@ def information_plane(
     return recorder.plane()
 
 
+def _check_estimators(given: Any) -> dict[Any, Estimator | Mapping[str, Estimator]]:
+    """Return the estimators by their labels, or by their place in a list."""
+    if callable(given) or isinstance(given, str) or not isinstance(given, Iterable):
+        given = [given]
+    found = dict(given.items() if isinstance(given, Mapping) else enumerate(given))
+    if not found:
+        raise ValueError("a plane needs at least one estimator")
+    for estimator in found.values():
+        for one in estimator.values() if isinstance(estimator, Mapping) else [estimator]:
+            if isinstance(one, type) or not callable(one):
+                raise ValueError(f"an estimator is called as Pairwise()(z, y), got {one!r}")
+    return found
+
+
 def _check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if taken := sorted(OWN & set(metadata)):
         raise ValueError(f"metadata can't hold {taken}: the plane says these itself")
     try:
-        json.dumps(dict(metadata))
+        kept: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must be what JSON can hold: {error}") from error
-    return dict(metadata)
+    return kept
 
 
 def _check_indices(samples: Tensor, size: int) -> Tensor:

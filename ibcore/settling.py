@@ -12,7 +12,8 @@ from ibcore.checks import stream
 from ibcore.interface import Estimator, MutualInformation, apply, takes_x
 
 PARTS = {"half": 2, "quarter": 4}
-CHECKS = [f"{column}_{kind}" for column in ("i_xz", "i_zy") for kind in ("floor", *PARTS)]
+_VALUES = ("i_xz", "i_zy")
+CHECKS = [f"{column}_{kind}" for column in _VALUES for kind in ("floor", *PARTS)]
 _LEAST = 0.05  # bits that matter on a plane
 _SHARE = 0.1  # of an estimate
 
@@ -38,7 +39,7 @@ def settle(estimator: Estimator, z: Tensor, y: Tensor, x: Tensor | None) -> list
         ]
         for name in set(rows).union(*parts):
             found = [part.get(name, MutualInformation(math.nan, math.nan)) for part in parts]
-            for column in ("i_xz", "i_zy"):
+            for column in _VALUES:
                 mean = float(np.mean([getattr(mi, column) for mi in found]))
                 rows.setdefault(name, {})[f"{column}_{kind}"] = mean
     return [
@@ -67,10 +68,12 @@ def at_floor(rows: pd.DataFrame) -> pd.Series:
 def unsettled(rows: pd.DataFrame) -> pd.Series:
     """Return where quarters of the samples give another estimate than all of them.
 
-    By a twentieth of a bit, by a tenth of the estimate, and by two of its errors.
+    By a twentieth of a bit, by a tenth of the estimate, and by two of its errors. Halves are asked
+    where quarters are too small for an estimate.
     """
+    parts = {f"{c}_quarter": rows[f"{c}_quarter"].fillna(rows[f"{c}_half"]) for c in _VALUES}
     return _either(
-        rows,
+        rows.assign(**parts),
         "quarter",
         lambda value, quarter, error: (
             (value - quarter).abs() >= np.fmax(_allowed(value), 2 * error)
@@ -82,7 +85,7 @@ def uncertain(rows: pd.DataFrame) -> pd.Series:
     """Return where an error is as large as the estimate itself."""
     found = [
         (rows[f"{column}_error"] > 0) & (rows[f"{column}_error"] >= rows[column].abs())
-        for column in ("i_xz", "i_zy")
+        for column in _VALUES
     ]
     return found[0] | found[1]
 
@@ -93,8 +96,7 @@ def _allowed(value: pd.Series) -> pd.Series:
 
 def _either(rows: pd.DataFrame, kind: str, holds: Any) -> pd.Series:
     found: list[pd.Series] = [
-        holds(rows[column], rows[f"{column}_{kind}"], rows[f"{column}_error"])
-        for column in ("i_xz", "i_zy")
+        holds(rows[column], rows[f"{column}_{kind}"], rows[f"{column}_error"]) for column in _VALUES
     ]
     return found[0] | found[1]
 

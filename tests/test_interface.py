@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -81,6 +82,16 @@ def test_checked_samples_are_a_matrix_beside_int64_labels():
     z, y = check_samples(torch.rand(4, 2, 3), torch.tensor([0, 1, 0, 1], dtype=torch.int8))
     assert z.shape == (4, 6)
     assert y.dtype == torch.int64
+
+
+def test_checked_samples_may_be_arrays_and_lists():
+    z, y = check_samples(np.ones((2, 3)), [0, 1])
+    assert (z.shape, y.dtype) == ((2, 3), torch.int64)
+    for wrong in (["a", "b"], [[1.0], [1.0, 2.0]]):
+        with pytest.raises(
+            ValueError, match="z must be a tensor, or an array of numbers, got list"
+        ):
+            check_samples(wrong, [0, 1])
 
 
 def test_the_error_counts_the_samples_that_are_not_finite():

@@ -643,6 +643,7 @@ def test_a_plane_by_estimators_of_samples():
     "estimator",
     [
         lambda z, y: {"plain": (1.0, 0.5)},
+        lambda z, y: {"plain": (torch.tensor(1.0, requires_grad=True), 0.5)},
         lambda z, y: {"plain": [torch.tensor(1.0), np.float32(0.5)]},
         lambda z, y, **others: {"plain": (1.0, 0.5 if others["x"] is not None else 0.0)},
     ],
@@ -659,7 +660,28 @@ def test_an_estimator_may_have_a_ceiling_of_its_own():
     assert len(information_plane(snapshots(1, (1,)), Y, [estimator]).table) == 3
 
 
-@pytest.mark.parametrize("answer", [1.0, {}, {"a": 1.0}, {1: (1.0, 2.0)}, {"a": (1.0,)}, None])
+@pytest.mark.parametrize("answer", [(1.0, 0.5), MutualInformation(1.0, 0.5)])
+def test_a_pair_alone_goes_by_the_name_of_its_estimator(answer):
+    class Plain:
+        def __call__(self, z, y):
+            return answer
+
+    rows = information_plane(snapshots(1, (1,)), Y, Plain()).table
+    assert set(rows["estimator"]) == {"Plain"}
+    assert rows[["i_xz", "i_zy"]].to_numpy().tolist() == 3 * [[1.0, 0.5]]
+
+
+@pytest.mark.parametrize("given", [Pairwise, [Pairwise], "Ksg", ["Ksg"], 5, {"a": {"first": 5}}])
+def test_what_can_not_be_called_as_an_estimator_is_refused_at_once(given):
+    with pytest.raises(ValueError, match=r"called as Pairwise\(\)\(z, y\), got"):
+        PlaneRecorder(Y, given)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [1.0, {}, {"a": 1.0}, {1: (1.0, 2.0)}, {"a": (1.0,)}, {"a": "12"}, {"a": ("a", "b")}, None,
+     (1.0,), ["a"]],
+)  # fmt: skip
 def test_an_estimator_that_returns_something_else_is_named(answer):
     with pytest.raises(ValueError, match=r"layer 'first', <lambda>.*names to \(i_xz, i_zy\)"):
         information_plane(snapshots(), Y, [lambda z, y: answer])
@@ -674,8 +696,20 @@ def test_an_estimator_that_does_not_fit_fails_at_the_first_snapshot():
 def test_arrays_of_numpy_are_taken():
     arrays = [(0, 1, {"a": activations(0, "a")["a"].numpy()})]
     tensors = [(0, 1, activations(0, "a"))]
-    found = information_plane(arrays, Y.numpy(), [Pairwise()]).table
-    pd.testing.assert_frame_equal(found, information_plane(tensors, Y, [Pairwise()]).table)
+    arrays[0][2]["a"].flags.writeable = False
+    x, rows = np.arange(2.0 * N).reshape(N, 2), [1, 2, 5, 9, 12, 13]
+    for some in (None, np.array(rows), rows):
+        found = information_plane(arrays, Y.numpy(), [Pairwise(), Ksg()], samples=some, x=x).table
+        some = None if some is None else torch.tensor(rows)
+        same = information_plane(
+            tensors, Y, [Pairwise(), Ksg()], samples=some, x=torch.from_numpy(x)
+        )
+        pd.testing.assert_frame_equal(found, same.table)
+
+
+def test_names_in_the_place_of_labels_are_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"y must be a tensor.*np\.unique"):
+        PlaneRecorder(np.array(["cat", "dog"]), [Pairwise()])
 
 
 @pytest.mark.parametrize(
@@ -684,11 +718,48 @@ def test_arrays_of_numpy_are_taken():
         ({"layers": ["a"]}, r"can't hold \['layers'\]"),
         ({"n_samples": 3, "versions": {}}, r"\['n_samples', 'versions'\]"),
         ({"data": torch.zeros(2)}, "JSON can hold.*Tensor"),
+        ({"loss": math.nan}, "JSON can hold.*not JSON compliant"),
     ],
 )
 def test_metadata_that_can_not_be_kept_are_refused_at_once(metadata, words):
     with pytest.raises(ValueError, match=words):
         PlaneRecorder(Y, [Pairwise()], metadata)
+
+
+def test_metadata_are_at_once_what_a_file_gives_back(tmp_path):
+    made = information_plane(snapshots(), Y, [Pairwise()], {"by": {1: "a"}, "seeds": (0, 1)})
+    made.save(tmp_path / "plane.parquet")
+    assert InformationPlane.load(tmp_path / "plane.parquet").metadata == made.metadata
+    assert (made.metadata["by"], made.metadata["seeds"]) == ({"1": "a"}, [0, 1])
+
+
+def without(column):
+    return lambda table, metadata: (table.drop(columns=column), metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without("ceiling"), r"lacks \['ceiling'\]"),
+        (lambda table, metadata: (table[:0], metadata), "at least one row"),
+        (lambda table, metadata: (pd.concat([table, table[1:]]), metadata), "2 rows came twice"),
+        (lambda table, metadata: (table.astype({"i_zy": str}), metadata), r"\['i_zy'\].*numbers"),
+        (lambda table, metadata: (table.astype({"finite": float}), metadata), "True or False"),
+        (lambda table, metadata: (table, {**metadata, "layers": ["first"]}), r"\['second', 'third"),
+        (lambda table, metadata: (table, {**metadata, "n_samples": 0}), "need n_samples"),
+        (lambda table, metadata: (table, {**metadata, "label_entropy": math.inf}), "label_entropy"),
+        (lambda table, metadata: (table, {}), "need n_samples, label_entropy and layers"),
+    ],
+)
+def test_a_plane_is_whole_or_refused_when_made_and_when_loaded(tmp_path, change, words):
+    table, metadata = change(plane(QUIET).table, plane(QUIET).metadata)
+    with pytest.raises(ValueError, match=words):
+        InformationPlane(table, metadata)
+    made = plane(QUIET)
+    made.table, made.metadata = table, metadata
+    made.save(tmp_path / "plane.parquet")
+    with pytest.raises(ValueError, match=words):
+        InformationPlane.load(tmp_path / "plane.parquet")
 
 
 # Floors and settling
@@ -738,6 +809,32 @@ def test_what_a_part_is_too_small_for_is_no_number():
     checks, _ = flags_of(z, y, Pairwise())
     assert checks[["i_xz_half", "i_xz_quarter"]].isna().all().all()
     assert checks["i_zy_floor"].notna().all()
+
+
+def test_halves_say_whether_it_has_settled_where_quarters_are_too_small():
+    z = torch.arange(100, dtype=torch.float64)[:, None]
+    checks, flags = flags_of(z, torch.arange(100) % 2, OfForty())
+    assert checks.loc["OfForty", "i_xz_half"] == pytest.approx(math.log2(50))
+    assert math.isnan(checks.loc["OfForty", "i_xz_quarter"])
+    assert flags["OfForty", "unsettled"] == 1
+
+
+class OfForty:
+    """An estimator that gives log₂ N, and needs 40 samples, as a critic does."""
+
+    def __call__(self, z, y):
+        if len(z) < 40:
+            raise ValueError("too few samples")
+        return {"OfForty": MutualInformation(math.log2(len(z)), 0.0)}
+
+
+def test_noise_in_front_of_an_estimator_without_inputs_gives_no_floor_of_them():
+    z, x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0)), torch.randn(400, 1)
+    checks, flags = flags_of(z, (z[:, 0] > 0).long(), Noisy(Pairwise(0.1), 1e-4), x)
+    assert checks["i_xz_floor"].isna().all()
+    assert not flags.xs("at the floor", level="flag").any()
+    checks, _ = flags_of(z, (z[:, 0] > 0).long(), Noisy(Ksg(), 1e-4), x)
+    assert checks["i_xz_floor"].notna().all()
 
 
 def test_checks_are_of_the_last_snapshot_of_the_first_run_and_can_be_left_out():

@@ -400,3 +400,26 @@ def test_numbers_of_layers_that_lie_together_are_joined():
         np.array([[1.0, 0.1], [1.01, 0.1], [5.0, 0.1], [1.0, 0.5]]), (0.1, 0.1)
     )
     assert [label for label, _ in found] == ["1,2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plotting.information_plane, plotting.traces, plotting.accuracy, plotting.gradient_snr,
+        plotting.distances, lambda panels: plotting.curves(panels, x="x"),
+        lambda panels: plotting.sensitivity(panels, limits={}),
+    ],
+)  # fmt: skip
+def test_nothing_to_draw_is_refused(draw):
+    with pytest.raises(ValueError, match="no panels were given"):
+        draw({})
+
+
+def test_a_panel_without_rows_is_named():
+    for draw in (plotting.accuracy, plotting.gradient_snr):
+        with pytest.raises(ValueError, match=r"no rows in \['empty'\]"):
+            draw({"whole": gradients(), "empty": gradients()[:0]})
+    with pytest.raises(ValueError, match=r"no rows in \['below'\]"):
+        plotting.gradient_snr({"a": gradients()}, accuracies={"below": history()[:0]})
+    with pytest.raises(ValueError, match=r"no rows in \['FCN'\]"):
+        plotting.distances({"FCN": {}})

@@ -1,5 +1,6 @@
 """Noise in front of an estimator that has none of its own."""
 
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -32,6 +33,11 @@ class Noisy:
 
     def __post_init__(self) -> None:
         check_variance(self.noise_variance)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of the estimator: noise alone reads no inputs."""
+        return inspect.signature(self.estimator)
 
     def __call__(
         self, z: Tensor, y: Tensor, x: Tensor | None = None

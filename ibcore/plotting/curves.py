@@ -29,7 +29,7 @@ def gradient_snr(
     with matplotlib.style.context(STYLE):
         below = dict(accuracies or {})
         height = 2.6 if below else 3.6
-        figure, axes = grid(len(panels) + len(below), len(panels), height, share_y=False)
+        figure, axes = grid([*panels.items(), *below.items()], len(panels), height, share_y=False)
         for axis, (title, table) in zip(axes, panels.items(), strict=False):
             for number, (_, rows) in enumerate(table.groupby("weight", sort=False)):
                 for column, style in (("mean", "-"), ("deviation", "--")):
@@ -57,7 +57,7 @@ def accuracy(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = grid(len(panels), 3, height=2.8)
+        figure, axes = grid(panels.items(), 3, height=2.8)
         for axis, (title, table) in zip(axes, panels.items(), strict=True):
             for column, colour, label in (
                 ("train_accuracy", cycle_colour(0), "train"),
@@ -82,7 +82,7 @@ def sensitivity(
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = grid(len(tables), 3, height=3.0)
+        figure, axes = grid(tables.items(), 3, height=3.0)
         for axis, (title, table) in zip(axes, tables.items(), strict=True):
             for number, (_, rows) in enumerate(table.groupby("layer", sort=False)):
                 rows = rows.rename(columns={"scale": "epoch"})
@@ -111,7 +111,7 @@ def distances(
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = grid(len(panels), 2, height=3.0, share_y=False)
+        figure, axes = grid(panels.items(), 2, height=3.0, share_y=False)
         for axis, (title, layers) in zip(axes, panels.items(), strict=True):
             for number, (layer, (shares, edges)) in enumerate(layers.items()):
                 density, colour = shares / np.diff(edges), cycle_colour(number)
@@ -136,7 +136,7 @@ def curves(
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = grid(len(panels), 3, height=2.8, share_y=False)
+        figure, axes = grid(panels.items(), 3, height=2.8, share_y=False)
         for axis, (label, table) in zip(axes, panels.items(), strict=True):
             for number, (series, rows) in enumerate(table.groupby("series", sort=False)):
                 rows = rows.rename(columns={"x": "epoch"})

@@ -34,7 +34,7 @@ def information_plane(
         note: shown above the panels, such as the name of a stand-in.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = grid(len(panels), columns, height=3.3 if len(panels) <= columns else 2.6)
+        figure, axes = grid(panels.items(), columns, height=3.3 if len(panels) <= columns else 2.6)
         last = max(int(plane.table["epoch"].max()) for plane, _ in panels.values())
         norm = LogNorm(1, max(last, 2))
         for axis, (title, (plane, estimator)) in zip(axes, panels.items(), strict=True):
@@ -65,7 +65,7 @@ def traces(
         note: shown above the panels.
     """
     with matplotlib.style.context(STYLE):
-        figure, axes = grid(len(panels), 3, height=3.0)
+        figure, axes = grid(panels.items(), 3, height=3.0)
         for axis, (title, (plane, estimator)) in zip(axes, panels.items(), strict=True):
             table = plane.select(estimator)
             for number, layer in enumerate(plane.layers):

@@ -1,5 +1,6 @@
 """What all figures share: style, panels, bands and colours."""
 
+from collections.abc import Iterable, Sized
 from importlib.resources import files
 from typing import Any
 
@@ -14,14 +15,24 @@ LIMIT: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
 
 
 def grid(
-    count: int, columns: int, height: float, share_y: bool = True
+    panels: Iterable[tuple[str, Sized]], columns: int, height: float, share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of page width with `count` panels; `height` is that of a row, in inches."""
+    """Return a figure of page width with an axis a panel; `height` is that of a row, in inches.
+
+    Raises:
+        ValueError: no panels, or one without rows.
+    """
+    panels = list(panels)
+    if not panels:
+        raise ValueError("nothing to draw: no panels were given")
+    if empty := [title for title, content in panels if not len(content)]:
+        raise ValueError(f"nothing to draw: no rows in {empty}")
+    count = len(panels)
     across, down = min(count, columns), -(-count // columns)
     figure = Figure(figsize=(4.6 if count == 1 else 7.6, height * down))
     axes = list(figure.subplots(down, across, sharey=share_y, squeeze=False).flat)
-    for empty in axes[count:]:
-        empty.remove()
+    for spare in axes[count:]:
+        spare.remove()
     return figure, axes[:count]
 
 
