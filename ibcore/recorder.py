@@ -34,7 +34,8 @@ class PlaneRecorder:
         samples: indices of the samples to measure; None takes all.
         x: inputs of the network, shape (n_samples, ...), for estimators that take them.
         check: whether to check floors and settling, see `ibcore.settling`, on the last snapshot of
-            the first run: two or three estimates more of each layer; a critic trains seven times more.
+            the first run: two or three estimates more of each layer; a critic trains seven times
+            more.
     Raises:
         ValueError: no estimators, or what is none; samples that don't exist; metadata that the
             plane has itself or that JSON can't hold. A snapshot is refused where an estimator
