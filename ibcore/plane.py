@@ -157,7 +157,7 @@ class InformationPlane:
         if rows["singleton_share"].notna().any():
             share = rows["singleton_share"].mean()
             found.append((estimator, "singletons", round(share * len(rows)), len(rows)))
-        checked = self.checks[self.checks["estimator"] == estimator].merge(rows, on=KEYS)
+        checked = self.checks.merge(rows, on=KEYS)
         for flag, holds in (("at the floor", at_floor), ("unsettled", unsettled)):
             if len(checked):
                 found.append((estimator, flag, int(holds(checked).sum()), len(checked)))

@@ -1,6 +1,7 @@
 """Laws of the information plane: a tidy table, honest flags, files that are whole or not there."""
 
 import errno
+import json
 import math
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from ibcore import InformationPlane, MutualInformation, PlaneRecorder, informati
 from ibcore.estimators import Binning, Exact, InfoNCE, Ksg, MonteCarlo, Noisy, Pairwise, named
 from ibcore.estimators.noise import MaximumLikelihood, Percentile, Proportional
 from ibcore.plane import dpi_violations
+from ibcore.settling import CHECKS, at_floor, unsettled
 from ibcore.trials import distributions as laws
 
 N, H_Y = 16, 1.0
@@ -255,7 +257,13 @@ def test_in_one_run_any_gain_from_layer_to_layer_breaks_the_inequality(column, n
 
 @pytest.mark.parametrize(
     ("gains", "expected"),
-    [([0.5, 0.5, 0.5], 1), ([0.4, 0.5, 0.6], 1), ([-0.5, 0.5, 0.6], 0), ([-0.1, -0.2, -0.1], 0)],
+    [
+        ([0.5, 0.5, 0.5], 1),
+        ([0.4, 0.5, 0.6], 1),
+        ([-0.5, 0.5, 0.6], 0),
+        ([-0.1, -0.2, -0.1], 0),
+        ([0.1, 1.1], 0),
+    ],  # 0.6 ± 0.71 by the deviation of a sample
 )
 def test_over_runs_the_gain_must_exceed_its_own_spread(gains, expected):
     # The level differs far more between runs than the gain, and must not hide it.
@@ -509,6 +517,8 @@ def test_one_run_is_its_rows_and_nothing_else():
     alone = information_plane(snapshots(runs=1), Y, [Pairwise()])
     pd.testing.assert_frame_equal(whole.run(0).table, alone.table)
     assert whole.run(0).layers == whole.layers
+    pd.testing.assert_frame_equal(whole.run(0).checks, alone.checks)
+    assert whole.run(1).checks.empty
     with pytest.raises(ValueError, match=r"no run 7.*\[0, 1\]"):
         whole.run(7)
 
@@ -613,7 +623,7 @@ def test_inputs_must_be_of_the_same_samples():
 
 def test_an_estimator_at_its_own_ceiling_is_saturated():
     x, y = torch.zeros(100, 1), torch.arange(100) % 2
-    found = {"a": x + 0.05, "b": x + 0.1}  # 5 and 10 bits
+    found = {"a": x + 0.05, "b": x + 0.062}  # 5 and 6.2 bits; log₂ N is 6.64
     plane = information_plane([(0, 1, found)], y, [Needy()], x=x)
     assert set(plane.table["ceiling"]) == {6.0}
     assert plane.flags().set_index("flag").loc["saturated", "count"] == 1
@@ -796,6 +806,36 @@ def test_enough_samples_of_two_dimensions_raise_no_flag(estimator):
     assert not flags.xs("unsettled", level="flag").any()
 
 
+@pytest.mark.parametrize(
+    ("value", "quarter", "error", "held"),
+    [
+        (1.0, 0.8, math.nan, True), (1.0, 1.2, math.nan, True), (1.0, 0.92, math.nan, False),
+        (0.1, 0.06, math.nan, False), (0.1, 0.04, math.nan, True),  # a twentieth of a bit
+        (1.0, 0.8, 0.05, True), (1.0, 0.8, 0.15, False), (1.0, 0.8, 0.09, True),
+        (1.0, math.nan, 0.0, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["i_xz", "i_zy"])
+def test_what_moves_by_more_than_its_error_and_a_share_is_unsettled(
+    value, quarter, error, held, column
+):
+    row = dict.fromkeys([*CHECKS, "i_xz", "i_zy", "i_xz_error", "i_zy_error"], math.nan)
+    row |= {column: value, f"{column}_quarter": quarter, f"{column}_error": error}
+    assert unsettled(pd.DataFrame([row])).tolist() == [held]
+
+
+@pytest.mark.parametrize(
+    ("value", "floor", "held"),
+    [(1.0, 0.2, True), (1.0, 0.08, False), (0.1, 0.04, False), (0.1, 0.06, True),
+     (0.0, -0.1, False), (1.0, math.nan, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["i_xz", "i_zy"])
+def test_what_permuted_labels_give_a_share_of_is_at_the_floor(value, floor, held, column):
+    row = dict.fromkeys([*CHECKS, "i_xz", "i_zy", "i_xz_error", "i_zy_error"], math.nan)
+    row |= {column: value, f"{column}_floor": floor}
+    assert at_floor(pd.DataFrame([row])).tolist() == [held]
+
+
 def test_an_estimate_at_log2_n_is_not_settled():
     z = torch.arange(400, dtype=torch.float64)[:, None]
     checks, flags = flags_of(z, torch.arange(400) % 2, Pairwise(1e-6))
@@ -892,6 +932,42 @@ def test_other_bytes_and_cut_files_are_refused(saved, tmp_path_factory, content,
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="no information plane, or is damaged"):
             InformationPlane.load(path)
+
+
+@pytest.mark.parametrize("change", ["value", "type", "order", "metadata", "checks"])
+def test_a_file_that_was_written_again_with_other_content_is_refused(saved, tmp_path, change):
+    plane, content = saved
+    path = tmp_path / "plane.parquet"
+    path.write_bytes(content)
+    table = pd.read_parquet(path)
+    table.to_parquet(path)
+    pd.testing.assert_frame_equal(InformationPlane.load(path).table, plane.table)
+    if change == "value":
+        table.loc[3, "i_zy"] = np.nextafter(table.loc[3, "i_zy"], 9)
+    elif change == "type":
+        table["epoch"] = table["epoch"].astype(float)
+    elif change == "order":
+        attrs, table = table.attrs, table[::-1].reset_index(drop=True)
+        table.attrs = attrs
+    else:
+        old = {"metadata": '"n_samples": 16', "checks": '"quarter'}.get(change, "")
+        table.attrs["ibcore"] = table.attrs["ibcore"].replace(old, '"n_samples": 17')
+        if change == "checks":
+            held = json.loads(table.attrs["ibcore"])
+            held["checks"]["data"][0][4] = 9.0
+            table.attrs["ibcore"] = json.dumps(held)
+    table.to_parquet(path)
+    with pytest.raises(ValueError, match="another hash"):
+        InformationPlane.load(path)
+
+
+def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_whole(saved, tmp_path):
+    plane, _ = saved
+    path = tmp_path / "plane.parquet"
+    path.write_bytes(b"old" * 10_000)
+    with path.open("rb") as reader:
+        plane.save(path)
+        assert reader.read() == b"old" * 10_000
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path):
