@@ -108,6 +108,7 @@ class _Limited(io.FileIO):
         self._start = time.monotonic()
 
     def write(self, part: Any) -> int:
+        """Write a part, within the limits; OSError beyond them."""
         size = self.tell() + len(part)
         if size > _LARGEST or time.monotonic() - self._start > _TOTAL:
             raise OSError(f"gave up after {size} bytes, at {_LARGEST} bytes or {_TOTAL} s")

@@ -29,7 +29,7 @@ def mean_of(values: Tensor, size: int) -> Estimate:
     Args:
         values: in bits, shape (r draws, q queries).
         size: number of samples that the queries were drawn from.
-    Source: Cochran (1977), Sampling Techniques, eq. 10.15 [cochran1977sampling].
+    Source: Cochran (1977), Sampling Techniques, on two-stage sampling [cochran1977sampling].
     """
     draws, queries = values.shape
     share = queries / size
