@@ -64,7 +64,7 @@ def jobs(settings: Settings) -> dict[str, dict[str, Any]]:
     """Return the jobs: for each seed the networks and those with the other activation."""
     s = settings
     shared: dict[str, Any] = {name: getattr(s, name) for name in _SHARED}
-    looks = {"snapshots": s.snapshots, "policy_snapshots": s.policy_snapshots}
+    looks: dict[str, Any] = {"snapshots": s.snapshots, "policy_snapshots": s.policy_snapshots}
     found: dict[str, dict[str, Any]] = {}
     for seed in range(s.seed, s.seed + s.runs):
         main = {"part": "planes", "seed": seed, "activation": s.activation, **looks}
