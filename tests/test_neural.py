@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ibcore.estimators import DivergedError, InfoNCE, Mine, Nwj, Smile
-from ibcore.estimators import neural as module
+from ibcore.estimators.bound import NeuralBound
 from ibcore.estimators.critic import Critic, Folds, _axes, components
 from ibcore.trials import distributions as laws
 
@@ -129,9 +129,9 @@ def test_a_critic_that_overflows_has_finite_gradients():
 
 def test_critics_train_on_one_thread_and_put_the_setting_back(monkeypatch):
     seen = []
-    fit = module._Neural._fit
+    fit = NeuralBound._fit
     monkeypatch.setattr(
-        module._Neural, "_fit", lambda *a: (seen.append(torch.get_num_threads()), fit(*a))
+        NeuralBound, "_fit", lambda *a: (seen.append(torch.get_num_threads()), fit(*a))
     )
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -241,9 +241,7 @@ def test_fewer_samples_than_a_batch_are_taken_whole():
 
 
 def test_a_critic_without_a_finite_value_is_a_named_error(monkeypatch):
-    monkeypatch.setattr(
-        module.Mine, "_terms", lambda self, t: torch.full(t.shape[:2], math.nan).double()
-    )
+    monkeypatch.setattr(Mine, "_terms", lambda self, t: torch.full(t.shape[:2], math.nan).double())
     with pytest.raises(DivergedError, match="Mine has no finite value"):
         Mine(steps=1).between(*laws.gaussian(1, 0.5).sample(100, 0))
 

@@ -221,36 +221,3 @@ def _forward(p: list[Tensor], z: Tensor) -> Tensor:
     hidden = torch.baddbmm(p[1], z, p[0]).relu_()
     hidden = torch.baddbmm(p[3], hidden, p[2]).relu_()
     return torch.baddbmm(p[5], hidden, p[4])
-
-
-def joint(t: Tensor) -> Tensor:
-    """Return F of the samples' own pairs, (n_critics, n), from F of all, (n_critics, n, n)."""
-    return t.diagonal(dim1=1, dim2=2)
-
-
-def product_pairs(t: Tensor) -> Tensor:
-    """Return t with the samples' own pairs at −∞: what is left are pairs from the product."""
-    return t.masked_fill(torch.eye(t.shape[1], dtype=torch.bool, device=t.device), -math.inf)
-
-
-def log_partition(t: Tensor) -> Tensor:
-    """Return log⟨e^F⟩ over the pairs i ≠ j, (n_critics,)."""
-    return product_pairs(t).flatten(1).logsumexp(1) - math.log(t.shape[1] * (t.shape[1] - 1))
-
-
-def calibrated(t: Tensor, validation: Tensor) -> Tensor:
-    """Return t − log⟨e^F⟩ with F capped at its highest value on pairs of the product in validation.
-
-    Any function of (a,b) that owes nothing to the held-out samples gives a bound, so this one too.
-    Without the cap, a pair that the critic takes for a sample by mistake can add e^100.
-    """
-    most = product_pairs(validation).amax((1, 2))[:, None, None]
-    log_z = log_partition(validation.clamp(max=most))[:, None, None]
-    return t.clamp(max=most) - log_z
-
-
-def partition_terms(t: Tensor) -> Tensor:
-    """Return terms with the mean log⟨e^F⟩, and its spread: the influence of each sample on it."""
-    log_z = log_partition(t)[:, None]
-    shares = (product_pairs(t) - log_z[:, :, None]).exp_()
-    return log_z + (shares.sum(1) + shares.sum(2)) / (t.shape[1] - 1) - 2

@@ -173,11 +173,11 @@ def _products(
     """
     dense = [k for k, sample in enumerate(samples) if sample.is_floating_point()]
     distances = [squared_distances(samples[k], 2 * widths[k] * _TOLERANCE) for k in dense]
-    for tiles in zip(*distances, strict=True):
-        i, j, _ = tiles[0]
+    for parts in zip(*distances, strict=True):
+        i, j, _ = parts[0]
         kernel = {
             k: tile.to(dtype).mul_(-1 / (2 * widths[k])).exp_()
-            for k, (_, _, tile) in zip(dense, tiles, strict=True)
+            for k, (_, _, tile) in zip(dense, parts, strict=True)
         }
         products = []
         for first, *others in terms:
@@ -232,8 +232,8 @@ def _kernels(
     """Return the kernel matrix of each term, (n_samples, n_samples)."""
     shape = len(samples[0]), len(samples[0])
     kernels = [torch.empty(shape, dtype=dtype, device=samples[0].device) for _ in terms]
-    for i, j, tiles in _products(samples, widths, terms, dtype):
-        for kernel, tile in zip(kernels, tiles, strict=True):
+    for i, j, products in _products(samples, widths, terms, dtype):
+        for kernel, tile in zip(kernels, products, strict=True):
             kernel[i, j] = tile
             kernel[j, i] = tile.T.contiguous()  # in two steps, of which each is fast
     return kernels
