@@ -33,7 +33,7 @@ class Folds:
         n, device = len(pairs[0][0]), pairs[0][0].device
         parts = torch.randperm(n, generator=generator).to(device).tensor_split(folds)
         size = n - len(parts[0])  # samples outside a fold; of some folds one more, left out
-        keep = size - min(_MOST, max(2, int(_VALIDATION * size)))
+        keep = size - held_back(n, folds)
         splits = []
         for number, part in enumerate(parts):
             rest = torch.cat([p for i, p in enumerate(parts) if i != number])[:size]
@@ -53,6 +53,12 @@ class Folds:
         a, b = self._held_out
         count = -(-a.shape[1] // TILE)
         return list(zip(a.tensor_split(count, 1), b.tensor_split(count, 1), strict=True))
+
+
+def held_back(n_samples: int, folds: int) -> int:
+    """Return how many samples outside a fold decide when to stop."""
+    outside = n_samples - -(-n_samples // folds)  # of some folds one more
+    return min(_MOST, max(2, int(_VALIDATION * outside)))
 
 
 def _padded(parts: list[Tensor]) -> Tensor:

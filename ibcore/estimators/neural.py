@@ -8,31 +8,19 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ibcore.estimators.bound import NeuralBound
+from ibcore.estimators.critic import held_back
 
 _MEMORY = 0.9  # share of the past in MINE's moving average
 
 
 @dataclass(frozen=True)
-class _Calibrated(NeuralBound):
-    """What `Mine` and `Nwj` share: F is capped by pairs of the product."""
-
-    def ceiling(self, n_samples: int) -> float:
-        """Return log₂ of a fold's pairs from the product, which no estimate can pass."""
-        n = self._told_apart(n_samples)
-        return math.log2(n * (n - 1))
-
-    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
-        return calibrated(t, validation)
-
-
-@dataclass(frozen=True)
-class Mine(_Calibrated):
+class Mine(NeuralBound):
     """Donsker-Varadhan bound: I(A;B) ≥ ⟨F⟩_joint − log⟨e^F⟩_product.
 
     The gradient's denominator is a moving average, which takes away the bias of small batches. A
     lower bound on held-out samples, up to their noise, which grows as e^I. F is capped at its
     highest value among pairs of the product, both of those that decided when to stop and of those
-    held out: what lies beyond, no such pair can tell from more.
+    held out: whether a sample lies a little or far beyond them, they can't tell.
 
     So no estimate passes log₂ n(n−1), the held-out pairs of the product, n the samples of a fold,
     or of a part of it, at most 2048. A layer without noise can hold any number of bits more; from
@@ -56,16 +44,29 @@ class Mine(_Calibrated):
     def _score(self, t: Tensor) -> Tensor:
         return joint(t).mean(1) - log_partition(t)
 
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        # The second cap leaves the held-out pairs of the product as they are, and lowers samples
+        # alone: the bound can only fall.
+        read = calibrated(t, validation)
+        return read.clamp(max=_highest(read))
+
     def _terms(self, t: Tensor) -> Tensor:
         return joint(t) - partition_terms(t)
 
+    def ceiling(self, n_samples: int) -> float:
+        """Return log₂ of the held-out pairs of the product, which no estimate can pass."""
+        n = self._told_apart(n_samples)
+        return math.log2(n * (n - 1))
+
 
 @dataclass(frozen=True)
-class Nwj(_Calibrated):
+class Nwj(NeuralBound):
     """Nguyen-Wainwright-Jordan bound: I(A;B) ≥ ⟨F⟩_joint − ⟨e^(F−1)⟩_product.
 
     A lower bound on held-out samples, up to their noise, which grows as e^I. F is calibrated on the
-    samples that decided when to stop, and capped as in `Mine`, with the same ceiling.
+    samples that decided when to stop, and capped at its highest value on their n(n−1) pairs of the
+    product. So no estimate passes log₂ n(n−1) + log₂ e: a layer without noise can hold any number
+    of bits more, and is flagged as with `Mine`.
 
     Source: Nguyen, Wainwright & Jordan (2010), eq. 22 [nguyen2010estimating].
     """
@@ -73,12 +74,20 @@ class Nwj(_Calibrated):
     def _score(self, t: Tensor) -> Tensor:
         return 1 + joint(t).mean(1) - _exp(log_partition(t))
 
+    def _read(self, t: Tensor, validation: Tensor) -> Tensor:
+        return calibrated(t, validation)
+
     def _terms(self, t: Tensor) -> Tensor:
         # F − 1 stands in for F, so that an untrained critic gives 0.
         exponents = product_pairs(t).exp()
         count = t.shape[1] - 1
         mean = exponents.sum((1, 2))[:, None] / (count * t.shape[1])
         return 1 + joint(t) - (exponents.sum(1) + exponents.sum(2)) / count + mean
+
+    def ceiling(self, n_samples: int) -> float:
+        """Return log₂ of the validation's pairs of the product, and one nat, in bits."""
+        n = held_back(n_samples, self.folds)
+        return math.log2(n * (n - 1)) + math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -146,19 +155,13 @@ def log_partition(t: Tensor) -> Tensor:
 
 
 def calibrated(t: Tensor, validation: Tensor) -> Tensor:
-    """Return t − log⟨e^F⟩ with F capped at its highest value on pairs of the product.
+    """Return t − log⟨e^F⟩ with F capped at its highest value on pairs of the product in validation.
 
-    Those of the validation give ⟨e^F⟩ and a first cap. Any function of (a,b) that owes nothing to
-    the held-out samples gives a bound, so this one too. Without the cap, a pair that the critic
-    takes for a sample by mistake can add e^100.
-
-    Those held out give a second cap, which leaves them as they are and lowers samples alone: the
-    bound can only fall. Without it, a sample at e^100 where they show no more than e^50 would be
-    read as 50 nats.
+    Any function of (a,b) that owes nothing to the held-out samples gives a bound, so this one too.
+    Without the cap, a pair that the critic takes for a sample by mistake can add e^100.
     """
     most = _highest(validation)
-    log_z = log_partition(validation.clamp(max=most))[:, None, None]
-    return t.clamp(max=torch.minimum(most, _highest(t))) - log_z
+    return t.clamp(max=most) - log_partition(validation.clamp(max=most))[:, None, None]
 
 
 def _highest(t: Tensor) -> Tensor:
