@@ -69,10 +69,10 @@ def check(settings: Settings) -> None:
             f"[-1, 1], got {s.activation!r}"
         )
     percents = [round(100 * share) for share in s.fractions]
-    if s.fractions[-1] >= 1 or any(b <= a for a, b in pairwise(percents)):
+    if len(percents) != 3 or s.fractions[-1] >= 1 or any(b <= a for a, b in pairwise(percents)):
         raise ValueError(
-            "tishby: fractions must rise by whole percents and stay below 1, got "
-            f"{list(s.fractions)}"
+            "tishby: fractions must be three shares of the data, little, some and much, each a "
+            f"percent or more above the one before and below 1, got {list(s.fractions)}"
         )
     if s.bin_edges < 2:
         raise ValueError(f"tishby: bin_edges must be at least 2, got {s.bin_edges}")
