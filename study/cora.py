@@ -23,7 +23,7 @@ from study.measures import (
     placed,
     plane_rows,
     stacked,
-)
+)  # fmt: skip
 
 MAY_BE_EMPTY = frozenset({"others"})
 MAY_BE_ZERO = frozenset({"homophilies"})
@@ -154,15 +154,9 @@ def _train(
     gradients = GradientTracker(model)
     with ActivationTracker(model, f"{a['activation']}*") as tracker, gradients:
         return fit(
-            model,
-            seen,
-            tracker=tracker if watch else None,
-            gradients=gradients,
-            on_snapshot=watch,
-            progress=False,
-            **settings,
-            **options,
-        )
+            model, seen, tracker=tracker if watch else None, gradients=gradients,
+            on_snapshot=watch, progress=False, **settings, **options,
+        )  # fmt: skip
 
 
 def _policies(a: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -254,10 +248,7 @@ def _homophily(kind: str, ds: Dataset, a: Mapping[str, Any]) -> Tables:
     recorder = PlaneRecorder(ds.y, shown, check=False)
     scores = _train(kind, ds, a, recorder, snapshots=[a["epochs"]]).table
     rows = plane_rows(recorder.plane(), network=kind, homophily=a["homophily"])
-    return {
-        "sweep": rows,
-        "sweep_scores": scores.assign(network=kind, homophily=a["homophily"]),
-    }
+    return {"sweep": rows, "sweep_scores": scores.assign(network=kind, homophily=a["homophily"])}
 
 
 def _others(kind: str, ds: Dataset, a: Mapping[str, Any]) -> Tables:
@@ -268,9 +259,6 @@ def _others(kind: str, ds: Dataset, a: Mapping[str, Any]) -> Tables:
 
 
 _PARTS = {
-    "planes": _planes,
-    "gradients": _gradients,
-    "whole": _whole,
-    "homophily": _homophily,
+    "planes": _planes, "gradients": _gradients, "whole": _whole, "homophily": _homophily,
     "others": _others,
-}
+}  # fmt: skip
