@@ -1,106 +1,77 @@
-"""Put the book together from its pages and the executed notebooks.
+"""Put the book together from its pages, the executed notebooks and their tables.
 
-    python -m pipeline.assemble build/smoke/notebooks/*.ipynb build/smoke/book
-    python -m pipeline.assemble --record build/thesis/notebooks/*.ipynb book
-    python -m pipeline.assemble --figures book/notebooks/*.ipynb book
+    python -m pipeline.assemble build/smoke/notebooks/*.ipynb build/smoke/book --tables TABLES
+    python -m pipeline.assemble --record build/thesis/notebooks/*.ipynb book --tables TABLES
+    python -m pipeline.assemble --reference build/smoke/notebooks/*.ipynb tests/reference ...
 
-The first copies the pages of book/ and the notebooks into a folder to build from, and writes
-figures.md out of the ledgers. The second makes a thesis run the record that is committed. The
-third only writes figures.md.
+The first lays out a folder to build from: the pages of book/, the notebooks, the page of figures
+out of their ledgers, the tables and a page to download them. The second makes a thesis run the
+record that is committed, the third a smoke run what the tests compare with. Where there was
+something before it stays until the new is whole.
 """
 
 import argparse
 import base64
+import hashlib
+import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-CLAIMS = "application/vnd.ibcore.claims+json"
-PAGES = Path(__file__).resolve().parent.parent / "book"
-LAGGING = "lagging.txt"  # beside the pages: chapters whose record is older than their source
+from pipeline.pages import claims, data_page, figures, values
+from study import settings
+from study.jobs import MANIFEST, beside, read_set, swap
+from study.verify import is_stale
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "book"
+LIST = "record.json"  # in the folder of tables: what the record consists of
 LAGS = """:::{admonition} Made by an older source
 :class: warning
-The figures and numbers of this chapter come from a run of an earlier version of the package. It
-drew weights in float32, so that a run of today's source gives other networks; names in its code may
-be older too. The next `make thesis` renews it.
+The figures and numbers of this chapter come from a run of an earlier version of the sources. The
+next `make thesis` or `make verify-record` renews or confirms it.
 :::
 """
-HEADER = """# Figures and claims
-
-Every claim of the study, published value beside ours, from the ledgers of the executed notebooks.
-Ours is the mean over *n* seeds ± their standard deviation. Information is in bits. The first column
-names the figure of the thesis, or another source, and leads to the chapter. Verdicts rest on the
-original data, unless one says "stand-in" and names it. A "reduced run" was shorter than the
-published one and decides nothing.
-
-:::{table}
-:class: ledger
-
-| Figure | Claim | Published | Ours | Accepted, and why | Verdict |
-|---|---|---|---|---|---|
-"""
 
 
-def claims(notebook: nbformat.NotebookNode) -> Iterator[dict[str, Any]]:
-    """The claims of the ledgers that an executed notebook shows, in order."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            yield from output.get("data", {}).get(CLAIMS, [])
-
-
-def figures(notebooks: list[Path]) -> str:
-    """The page figures.md: one row a claim."""
-    rows = []
-    for path in notebooks:
-        chapter = f"notebooks/{path.name}"
-        rows += [_row(claim, chapter) for claim in claims(nbformat.read(path, as_version=4))]
-    return HEADER + "".join(rows) + ":::\n"
-
-
-def _row(claim: dict[str, Any], chapter: str) -> str:
-    original = claim["source"] == "original"
-    spread = "" if claim["spread"] == "–" else f" ± {claim['spread']}"
-    unit = f" {claim['unit']}" if claim["unit"] else ""
-    cells = [
-        f"[{claim['figure']}]({chapter})",
-        claim["claim"],
-        claim["published"],
-        f"{claim['measured']}{spread}{unit} (n = {claim['n']})" if claim["n"] else "–",
-        f"{claim['tolerance']}{unit}: {claim['reason']}",
-        claim["verdict"] if original else f"stand-in: {claim['source']}",
-    ]
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
-
-
-def assemble(notebooks: list[Path], target: Path, pages: Path = PAGES) -> None:
+def assemble(notebooks: list[Path], target: Path, tables: Path, pages: Path = PAGES) -> None:
     """Lay out a folder to build the book from, in place of an older one."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(pages, target, ignore=shutil.ignore_patterns("notebooks", "_build"))
-    _copy(notebooks, target)
+    part = beside(target)
+    shutil.copytree(pages, part, ignore=shutil.ignore_patterns("notebooks", "tables", "_build"))
+    _copy_notebooks(notebooks, part / "notebooks")
+    _copy_tables(notebooks, tables, part / "tables")
+    (part / "figures.md").write_text(figures(notebooks), encoding="utf-8")
+    (part / "data.md").write_text(data_page(part / "tables"), encoding="utf-8")
     for path in notebooks:
-        if path.resolve().parent == pages.resolve() / "notebooks" and path.stem in lagging(pages):
-            copy = target / "notebooks" / path.name
+        if lags(path, tables):
+            copy = part / "notebooks" / path.name
             notebook = nbformat.read(copy, as_version=4)
             notebook.cells.insert(1, new_markdown_cell(LAGS, id="lags"))
             nbformat.write(notebook, copy)
+    swap(part, target)
 
 
-def lagging(book: Path = PAGES) -> set[str]:
-    """The chapters whose record an older source made, by their stems."""
-    listed = book / LAGGING
-    return set(listed.read_text(encoding="utf-8").split()) if listed.exists() else set()
+def lags(executed: Path, tables: Path) -> bool:
+    """Whether an executed notebook, or the tables it was drawn from, have an older source."""
+    source = ROOT / "notebooks" / executed.name
+    if not source.exists():
+        return False
+    now = {cell.id: cell.source for cell in nbformat.read(source, as_version=4).cells}
+    then = {cell.id: cell.source for cell in nbformat.read(executed, as_version=4).cells}
+    chapter = executed.stem[3:]
+    stale = chapter in settings.CHAPTERS and is_stale(tables / chapter)
+    return stale or any(then.get(name) != text for name, text in now.items())
 
 
-def record(notebooks: list[Path], book: Path) -> None:
-    """Make executed notebooks the record of the book, in place of the older one.
+def record(notebooks: list[Path], book: Path, tables: Path) -> None:
+    """Make executed notebooks and their tables the record of the book, in place of the older one.
 
     Raises:
-        ValueError: a ledger rests on stand-in data.
+        ValueError: a ledger rests on stand-in data, or tables were made by sources that are not
+            committed.
     """
     for path in notebooks:
         for claim in claims(nbformat.read(path, as_version=4)):
@@ -108,11 +79,50 @@ def record(notebooks: list[Path], book: Path) -> None:
                 raise ValueError(
                     f"{path}: {claim['claim']!r} rests on stand-in {claim['source']!r}"
                 )
-    shutil.rmtree(book / "notebooks", ignore_errors=True)
-    _copy(notebooks, book)
-    (book / LAGGING).unlink(missing_ok=True)
+    for chapter in _chapters(notebooks):
+        made = read_set(tables / chapter)[1]["commit"]
+        if made.endswith("+"):
+            raise ValueError(
+                f"the tables of {chapter} were made by sources that differ from commit "
+                f"{made[:12]}: commit them, then run the same again"
+            )
+    _write_both(notebooks, book, tables)
+    (book / "figures.md").write_text(figures(notebooks), encoding="utf-8")
     if image := cover(notebooks):
         (book / "_static" / "plane.png").write_bytes(image)
+
+
+def reference(notebooks: list[Path], folder: Path, tables: Path) -> None:
+    """Make executed notebooks and their tables what the tests compare with."""
+    _write_both(notebooks, folder, tables, within=".")
+
+
+def _write_both(
+    notebooks: list[Path], folder: Path, tables: Path, within: str = "notebooks"
+) -> None:
+    """Write tables and notebooks beside the old ones, then put them in their place."""
+    new_tables, new_notebooks = beside(folder / "tables"), beside(folder / "executed")
+    _copy_tables(notebooks, tables, new_tables)
+    _copy_notebooks(notebooks, new_notebooks)
+    listed = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in [*new_notebooks.iterdir(), *new_tables.glob("*.parquet")]
+    } | {
+        f"{path.parent.name}/{MANIFEST}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in new_tables.glob(f"*/{MANIFEST}")
+    }
+    text = json.dumps(listed, indent=1, sort_keys=True)
+    (new_tables / LIST).write_text(text + "\n", encoding="utf-8")
+    swap(new_tables, folder / "tables")
+    if within != ".":
+        swap(new_notebooks, folder / within)
+        return
+    for old in folder.glob("*.ipynb"):
+        if not (new_notebooks / old.name).exists():
+            old.unlink()
+    for path in new_notebooks.iterdir():
+        path.replace(folder / path.name)
+    new_notebooks.rmdir()
 
 
 def cover(notebooks: list[Path], cell: str = "figure-bounds") -> bytes:
@@ -124,31 +134,38 @@ def cover(notebooks: list[Path], cell: str = "figure-bounds") -> bytes:
     return b""
 
 
-def _copy(notebooks: list[Path], book: Path) -> None:
-    (book / "notebooks").mkdir(parents=True)
+def _chapters(notebooks: list[Path]) -> list[str]:
+    return [path.stem[3:] for path in notebooks if path.stem in settings.CHAPTERS.values()]
+
+
+def _copy_notebooks(notebooks: list[Path], folder: Path) -> None:
+    folder.mkdir(parents=True)
     for path in notebooks:
-        shutil.copy(path, book / "notebooks" / path.name)
-    (book / "figures.md").write_text(figures(notebooks), encoding="utf-8")
+        shutil.copy(path, folder / path.name)
+
+
+def _copy_tables(notebooks: list[Path], tables: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for chapter in _chapters(notebooks):
+        if (tables / chapter).exists():
+            shutil.copytree(tables / chapter, folder / chapter)
+    values(notebooks).to_parquet(folder / "claims.parquet", index=False, compression="zstd")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Assemble from the command line; 0, or 1 with one message where something is wrong."""
     parser = argparse.ArgumentParser(prog="pipeline.assemble", description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", type=Path, nargs="+", help="executed notebooks")
-    parser.add_argument("book", type=Path, help="folder to write")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--record", action="store_true", help="make them the committed record")
-    kind.add_argument("--figures", action="store_true", help="write only figures.md")
+    kind.add_argument("--reference", action="store_true", help="make them what tests compare with")
     options = parser.parse_args(arguments)
-    paths = sorted(options.notebooks)
+    write = record if options.record else reference if options.reference else assemble
     try:
-        if options.figures:
-            (options.book / "figures.md").write_text(figures(paths), encoding="utf-8")
-        elif options.record:
-            record(paths, options.book)
-        else:
-            assemble(paths, options.book)
-    except ValueError as error:
+        write(sorted(options.notebooks), options.folder, options.tables)
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -1,7 +1,7 @@
 """Run one notebook with the parameters of a profile.
 
     python -m pipeline.run notebooks/01_tishby.ipynb build/smoke/notebooks/01_tishby.ipynb \
-        --profile profiles/smoke.yml
+        --profile study/profiles/smoke.yml
 
 While it runs, the copy grows in `partial/` beside the output's folder; a run that fails or is
 interrupted leaves it there to be read. Only a complete copy moves to the output.
@@ -16,49 +16,32 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
+from study import settings
+
+KINDS: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "list[int]": tuple[int, ...],
+    "list[float]": tuple[float, ...],
+    "list[str]": tuple[str, ...],
 }
 
 
-def load_profile(path: Path) -> dict[str, dict[str, Any]]:
-    """The profile: notebook stem → parameter → value.
-
-    Raises:
-        ValueError: the file is not such a mapping.
-    """
-    sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if not isinstance(sections, dict):
-        raise ValueError(f"{path} must map notebooks to parameters")
-    for stem, section in sections.items():
-        if section is not None and not isinstance(section, dict):
-            raise ValueError(f"{path}: {stem} must map parameters to values, it is {section!r}")
-    return {stem: section or {} for stem, section in sections.items()}
-
-
-def has_type(value: Any, annotation: str) -> bool:
-    """Whether a value from YAML fits the annotation; an int is a float, a bool is neither."""
-    if annotation.startswith("list[") and annotation.endswith("]"):
-        return isinstance(value, list) and all(has_type(item, annotation[5:-1]) for item in value)
-    if isinstance(value, bool):
-        return annotation == "bool"
-    return isinstance(value, TYPES[annotation])
-
-
 def check_parameters(notebook: Path, section: dict[str, Any]) -> None:
-    """Check a profile's section against the annotated parameters of the notebook.
+    """Check a profile's section: a chapter's by its settings, another notebook's by its types.
 
     Raises:
         ValueError: a name that the notebook doesn't know, a parameter without a type, or a value
-            of another type; with the names and types that the notebook has.
+            that can't be; with what the notebook has.
     """
+    if notebook.stem in settings.CHAPTERS.values():
+        settings.make(notebook.stem[3:], section)
+        return
     known = {
         name: parameter["inferred_type_name"]
         for name, parameter in papermill.inspect_notebook(str(notebook)).items()
@@ -66,24 +49,13 @@ def check_parameters(notebook: Path, section: dict[str, Any]) -> None:
     listing = ", ".join(f"{name}: {kind}" for name, kind in known.items()) or "none"
     hint = f"Parameters of {notebook}: {listing}."
     for name, kind in known.items():
-        if kind.removeprefix("list[").removesuffix("]") not in TYPES:
+        if kind not in KINDS:
             raise ValueError(f"Parameter {name} has no type that a profile can give. {hint}")
     for name, value in section.items():
         if name not in known:
             raise ValueError(f"Unknown parameter {name!r}. {hint}")
-        if not has_type(value, known[name]):
-            raise ValueError(
-                f"Parameter {name} is {known[name]}, not {value!r}.{_yaml(value)} {hint}"
-            )
-
-
-def _yaml(value: Any) -> str:
-    """A word on numbers such as 4e-4, which YAML reads as text."""
-    try:
-        number = float(value) if isinstance(value, str) else None
-    except ValueError:
-        return ""
-    return "" if number is None else " (YAML reads it as text; a number has a point: 4.0e-4)"
+        if not settings.fits(value, KINDS[known[name]]):
+            raise ValueError(f"Parameter {name} is {known[name]}, not {value!r}. {hint}")
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -123,8 +95,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     output, cwd = output.resolve(), output.parent.resolve()
     partial.parent.mkdir(parents=True, exist_ok=True)
     cwd.mkdir(parents=True, exist_ok=True)
-    if "IBCORE_DATA" in os.environ:
-        os.environ["IBCORE_DATA"] = str(Path(os.environ["IBCORE_DATA"]).resolve())
+    for name in {"IBCORE_DATA", "STUDY_TABLES", "STUDY_JOBS"} & set(os.environ):
+        os.environ[name] = str(Path(os.environ[name]).resolve())
     on_terminal = sys.stderr.isatty()
     try:
         papermill.execute_notebook(
@@ -153,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.getLogger("papermill").setLevel(logging.WARNING)
     try:
-        profile = load_profile(options.profile) if options.profile else {}
+        profile = settings.sections(options.profile) if options.profile else {}
         parameters = profile.get(options.notebook.stem, {})
         check_parameters(options.notebook, parameters)
         execute(options.notebook, options.output, parameters)

@@ -10,10 +10,12 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import torch
@@ -22,6 +24,8 @@ from ibcore.training import TrainingDivergedError
 from study import settings
 from study.closure import ROOT, fingerprint
 
+FORMAT = 1  # of the manifest
+MANIFEST = "manifest.json"
 PACKAGES = ("numpy", "pandas", "scipy", "torch", "torch-geometric")
 
 
@@ -95,7 +99,7 @@ def make(job: Job) -> Path:
 
 def is_made(job: Job) -> bool:
     """Return whether the job's folder is whole; what is damaged is said and counts as missing."""
-    if not job.folder.exists():
+    if not (job.folder / MANIFEST).exists():
         return False
     try:
         read_set(job.folder)
@@ -113,9 +117,8 @@ def write_set(folder: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[s
     Raises:
         OSError: it can't be written, as on a full disk; it names the folder, and nothing is left.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = beside(folder)
     try:
-        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         listed = {}
         for name, table in tables.items():
@@ -134,23 +137,31 @@ def write_set(folder: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[s
         shutil.rmtree(part, ignore_errors=True)
 
 
+def beside(folder: Path) -> Path:
+    """Return a hidden name beside a folder, to be written and then put in its place."""
+    return folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
+
+
 def swap(new: Path, folder: Path) -> None:
-    """Put a whole folder in the place of an older one, which goes only then."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    try:
-        new.replace(folder)
-    except OSError:
-        if old.exists():
-            old.replace(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    """Put a whole folder in the place of an older one, which goes only then.
 
-
-FORMAT = 1  # of the manifest
-MANIFEST = "manifest.json"
+    Where another process does the same at once, the last one stays.
+    """
+    for attempt in range(5):
+        old = beside(folder)
+        with suppress(FileNotFoundError):
+            folder.replace(old)
+        try:
+            new.replace(folder)
+        except OSError:
+            if old.exists() and not folder.exists():
+                old.replace(folder)
+            if attempt == 4 or not folder.exists():
+                raise
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+            return
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_set(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:

@@ -1,8 +1,11 @@
 """The tables of a chapter: read where they are, made where they are missing."""
 
+import argparse
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,8 +17,9 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from study import settings as chapters
 from study.closure import ROOT, fingerprint
-from study.jobs import MANIFEST, Job, is_made, make, plan, read_set, write_set
+from study.jobs import MANIFEST, Job, beside, is_made, make, plan, read_set, swap, write_set
 
 KEPT = ("book/tables", "tests/reference/tables")  # sets that are committed
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -37,10 +41,9 @@ def tables(chapter: str, settings: Any) -> dict[str, pd.DataFrame]:
     """
     jobs = plan(chapter, settings)
     if folder := os.environ.get("STUDY_TABLES"):
-        return _committed(Path(folder) / chapter, jobs)
-    for kept in KEPT:
-        if _keys(ROOT / kept / chapter) == {job.id: job.key for job in jobs}:
-            return read_set(ROOT / kept / chapter)[0]
+        return _asked(Path(folder) / chapter, jobs)
+    if kept := committed(chapter, jobs):
+        return read_set(kept)[0]
     make_all(jobs)
     return joined(jobs)[0]
 
@@ -82,8 +85,26 @@ def joined(jobs: Sequence[Job]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]
     return {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}, facts
 
 
+def committed(chapter: str, jobs: Sequence[Job]) -> Path | None:
+    """Return the committed set that these jobs made, from these sources; None without one."""
+    keys = {job.id: job.key for job in jobs}
+    folders = (ROOT / kept / chapter for kept in KEPT)
+    return next((folder for folder in folders if _keys(folder) == keys), None)
+
+
 def write(chapter: str, jobs: Sequence[Job], folder: Path) -> None:
-    """Write the joined tables of jobs that are made, and the manifest of all, into a folder."""
+    """Write a chapter's tables and their manifest into a folder: a committed set, or of its jobs.
+
+    Raises:
+        ValueError: a job isn't made, or the set is damaged.
+        OSError: the folder can't be written.
+    """
+    if kept := committed(chapter, jobs):
+        read_set(kept)
+        part = beside(folder)
+        shutil.copytree(kept, part)
+        swap(part, folder)
+        return
     found, facts = joined(jobs)
     said = {"chapter": chapter, "sources": fingerprint(chapter), "commit": commit(), "jobs": facts}
     write_set(folder, found, said)
@@ -102,7 +123,7 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def _committed(folder: Path, jobs: Sequence[Job]) -> dict[str, pd.DataFrame]:
+def _asked(folder: Path, jobs: Sequence[Job]) -> dict[str, pd.DataFrame]:
     found, facts = read_set(folder)
     asked = {job.id: job.arguments for job in jobs}
     has = {name: job["arguments"] for name, job in facts["jobs"].items()}
@@ -137,3 +158,23 @@ def _one_thread() -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+def main(given: list[str] | None = None) -> int:
+    """Write a chapter's tables from the command line; 0, or 1 with one message."""
+    parser = argparse.ArgumentParser(prog="study.tables", description=__doc__.splitlines()[0])
+    parser.add_argument("chapter")
+    parser.add_argument("folder", type=Path, help="where the tables go")
+    parser.add_argument("--profile", type=Path, required=True)
+    options = parser.parse_args(given)
+    try:
+        chosen = chapters.profile(options.chapter, options.profile)
+        write(options.chapter, plan(options.chapter, chosen), options.folder)
+    except (OSError, ValueError) as error:
+        print(f"\n{error}\n", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

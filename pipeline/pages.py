@@ -1,0 +1,108 @@
+"""Pages that are written: figures.md out of the ledgers, data.md out of the manifests."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+
+from study import settings
+from study.jobs import MANIFEST
+from study.ledger import MIME, ours
+
+HEADER = """# Figures and claims
+
+Every claim of the study, published value beside ours, from the ledgers of the executed notebooks.
+Ours is the mean over *n* seeds, its 95 % interval in brackets (bootstrap), the standard deviation
+over seeds after ±, and how many of the seeds agree by themselves. A verdict is "reproduced" where
+the interval lies within what is accepted, "partly" where it crosses an edge, and "not reproduced"
+where it lies outside. Information is in bits. The first column names the figure of the thesis, or
+another source, and leads to the chapter. Verdicts rest on the original data, unless one says
+"stand-in" and names it. A "reduced run" was shorter than the published one and decides nothing.
+
+:::{table}
+:class: ledger
+
+| Figure | Claim | Published | Ours | Accepted, and why | Verdict |
+|---|---|---|---|---|---|
+"""
+DATA = """# The data of each figure
+
+What the figures and numbers are drawn from: one table a row, in
+[Parquet](https://parquet.apache.org), as the jobs wrote it. Each row names its job; the manifest
+says what the job was asked, by which sources, on what, and how long it took. In Python:
+
+```python
+import pandas as pd
+
+planes = pd.read_parquet("planes.parquet")
+```
+
+Information is in bits, accuracy a share of the samples, loss in bits. `claims.parquet` holds the
+value of every claim for each seed.
+"""
+
+
+def claims(notebook: nbformat.NotebookNode) -> Iterator[dict[str, Any]]:
+    """The claims of the ledgers that an executed notebook shows, in order."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            yield from output.get("data", {}).get(MIME, [])
+
+
+def figures(notebooks: list[Path]) -> str:
+    """The page figures.md: one row a claim."""
+    rows = []
+    for path in notebooks:
+        chapter = f"notebooks/{path.name}"
+        rows += [_row(claim, chapter) for claim in claims(nbformat.read(path, as_version=4))]
+    return HEADER + "".join(rows) + ":::\n"
+
+
+def _row(claim: dict[str, Any], chapter: str) -> str:
+    original = claim["source"] == "original"
+    unit = f" {claim['unit']}" if claim["unit"] else ""
+    cells = [
+        f"[{claim['figure']}]({chapter})",
+        claim["claim"],
+        claim["published"],
+        ours(claim),
+        f"{claim['tolerance']}{unit}: {claim['reason']}",
+        claim["verdict"] if original else f"stand-in: {claim['source']}",
+    ]
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
+
+
+def values(notebooks: list[Path]) -> pd.DataFrame:
+    """The values of all claims: chapter, key, place of the seed, value (to twelve digits)."""
+    rows = [
+        {"chapter": path.stem, "key": claim["key"], "place": place, "value": value}
+        for path in notebooks
+        for claim in claims(nbformat.read(path, as_version=4))
+        for place, value in enumerate(claim["values"])
+    ]
+    return pd.DataFrame(rows, columns=["chapter", "key", "place", "value"])
+
+
+def data_page(tables: Path) -> str:
+    """The page data.md: every table with its rows, size and a link."""
+    page = DATA
+    for chapter, stem in settings.CHAPTERS.items():
+        if not (tables / chapter / MANIFEST).exists():
+            continue
+        facts = json.loads((tables / chapter / MANIFEST).read_text(encoding="utf-8"))
+        hours = sum(job["seconds"] for job in facts["jobs"].values()) / 3600
+        page += f"\n## {{doc}}`notebooks/{stem}`\n\n"
+        page += f"{len(facts['jobs'])} jobs, {hours:.2f} hours of one core. "
+        page += f"{{download}}`manifest <tables/{chapter}/{MANIFEST}>`\n\n"
+        page += "| table | rows | kB |\n|---|---|---|\n"
+        for name, entry in facts["tables"].items():
+            file = f"{chapter}/{name}.parquet"
+            size = (tables / file).stat().st_size / 1000
+            link = f"{{download}}`{name} <tables/{file}>`"
+            page += f"| {link} | {entry['rows']} | {size:.0f} |\n"
+    if (tables / "claims.parquet").exists():
+        page += "\n## All chapters\n\n{download}`claims <tables/claims.parquet>`\n"
+    return page

@@ -1,0 +1,215 @@
+"""From a chapter's tables to what its notebook shows: planes, comparisons, numbers for prose."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from myst_nb import glue
+
+from ibcore.plane import COLUMNS, KEYS, InformationPlane
+from ibcore.settling import CHECKS
+from study.ledger import Ledger, number
+
+Planes = Mapping[str, InformationPlane]
+SCORES = ["train_accuracy", "test_accuracy", "train_loss", "test_loss"]
+_FLAGS = ["saturated", "above H(Y)", "negative", "not finite"]
+_LEAST = 0.01  # of a deviation, so that seeds that agree to the last digit don't divide by zero
+
+
+def note(facts: pd.DataFrame) -> str:
+    """Return the words that a figure says of its data: "" for originals."""
+    source = facts["source"].iloc[0]
+    return "" if source == "original" else f"stand-in data: {source}"
+
+
+def describe(facts: pd.DataFrame) -> None:
+    """Print what a data set is, from the first row of `measures.facts`."""
+    row = facts.iloc[0]
+    print(f"{row['data']}, source: {row['source']}, SHA-256 {row['sha256'][:16]}…")
+    print(
+        f"x {row['shape']}; {row['classes']} classes; {row['train']} samples to train on, ", end=""
+    )
+    print(f"{row['test']} to test on")
+    print(f"H(Y) = {row['label_entropy']:.3f} bits, log2 N = {np.log2(row['samples']):.2f} bits")
+
+
+def plane(rows: pd.DataFrame, checks: pd.DataFrame | None = None, **where: Any) -> InformationPlane:
+    """Return the plane of a table's rows, those where columns have the values of `where`.
+
+    Args:
+        rows: of `measures.plane_rows`, layers in order.
+        checks: of `measures.check_rows`, with the same columns; None for none.
+        where: column → value.
+    Raises:
+        ValueError: no such rows.
+    """
+    found = chosen(rows, **where)
+    first = found.iloc[0]
+    metadata = {
+        "n_samples": int(first["n_samples"]),
+        "label_entropy": float(first["label_entropy"]),
+        "layers": list(found["layer"].unique()),
+    }
+    table = found[COLUMNS].reset_index(drop=True)
+    if checks is None:
+        return InformationPlane(table, metadata)
+    return InformationPlane(table, metadata, chosen(checks, **where)[[*KEYS, *CHECKS]])
+
+
+def planes(rows: pd.DataFrame, by: str, **where: Any) -> dict[str, InformationPlane]:
+    """Return a plane for each value of a column, in the order of the rows."""
+    found = chosen(rows, **where)
+    return {value: plane(found, **{by: value}) for value in found[by].unique()}
+
+
+def chosen(rows: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """Return the rows where columns have these values.
+
+    Raises:
+        ValueError: there are none; the values that the columns have are named.
+    """
+    found = rows
+    for column, value in where.items():
+        found = found[found[column] == value]
+    if found.empty:
+        has = {column: sorted(rows[column].unique()) for column in where}
+        raise ValueError(f"no rows where {where}: there are {has}")
+    return found
+
+
+def by(rows: pd.DataFrame, column: str) -> dict[Any, pd.DataFrame]:
+    """Return the rows of each value of a column, in the order in which they come."""
+    return dict(list(rows.groupby(column, sort=False)))
+
+
+def ends(scores: pd.DataFrame, by: Any = "network") -> pd.DataFrame:
+    """Return the last epoch of each group."""
+    return scores[scores["epoch"] == scores.groupby(by)["epoch"].transform("max")]
+
+
+def mean_and_spread(table: pd.DataFrame, by: Any, columns: Sequence[str] = SCORES) -> pd.DataFrame:
+    """Return mean and standard deviation over seeds of the columns, three decimals."""
+    return table.groupby(by, sort=False)[list(columns)].agg(["mean", "std"]).fillna(0).round(3)
+
+
+def broken_pairs(planes: Planes, bound: str = "BD") -> pd.DataFrame:
+    """Return how often each network breaks the data-processing inequality, by noise policy.
+
+    Columns: ("DPI, X", mean or std), ("DPI, Y", …), ("of", mean): pairs of layers and epochs.
+
+    Args:
+        planes: network → plane with estimators named "policy bound".
+        bound: the bound that is counted.
+    """
+    counts = pd.concat([p.violations().assign(network=name) for name, p in planes.items()])
+    counts = counts[counts["estimator"].str.endswith(f" {bound}")]
+    counts = counts.assign(policy=counts["estimator"].str.removesuffix(f" {bound}"))
+    groups = counts.groupby(["network", "policy"], sort=False)[["DPI, X", "DPI, Y", "of"]]
+    return groups.agg(["mean", "std"]).fillna(0).round(1).drop(columns=("of", "std"))
+
+
+def flag_counts(planes: Planes, bound: str = "BD") -> pd.DataFrame:
+    """Return how many points of each plane can't be believed, by network, estimator and flag."""
+    flags = pd.concat([p.flags().assign(network=name) for name, p in planes.items()])
+    flags = flags[flags["estimator"].str.endswith(bound) & flags["flag"].isin(_FLAGS)]
+    wide = flags.pivot_table(
+        index=["network", "estimator"], columns="flag", values="count", sort=False
+    )
+    return wide.astype(int)
+
+
+def side(ends: pd.DataFrame, plane: InformationPlane, policies: Sequence[str]) -> pd.DataFrame:
+    """Return what one network is at the last epoch, a row a seed: accuracies, places in the plane.
+
+    Args:
+        ends: its last epoch, see `ends`.
+        plane: its plane, estimators named "policy BD".
+        policies: those to be compared.
+    """
+    end = ends.set_index("run")
+    gap = end["train_accuracy"] - end["test_accuracy"]
+    found = {"test accuracy": end["test_accuracy"], "train − test accuracy": gap}
+    for label in policies:
+        last = plane.last(f"{label} BD")
+        for column, quantity in (("i_xz", "I(X;T)"), ("i_zy", "I(T;Y)")):
+            found[f"{quantity}, last layer, {label}"] = last[column][plane.layers[-1]]
+        found[f"I(X;T), last − first layer, {label}"] = rise(plane, f"{label} BD")
+    return pd.DataFrame(found)
+
+
+def rise(plane: InformationPlane, estimator: str, column: str = "i_xz") -> pd.Series:
+    """Return, for each run, the last layer's bits less the first's at the last epoch."""
+    last = plane.last(estimator)[column]
+    gain: pd.Series = last[plane.layers[-1]] - last[plane.layers[0]]
+    return gain
+
+
+def compare(sides: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return means of two networks, the second less the first, and this in units of the spread.
+
+    The unit is the root of the mean of the two variances over seeds, 0.01 at least.
+    """
+    (first, a), (second, b) = sides.items()
+    spread = np.sqrt((a.var() + b.var()) / 2).clip(lower=_LEAST)
+    difference = b.mean() - a.mean()
+    means = {first: a.mean(), second: b.mean()}
+    return pd.DataFrame({**means, "difference": difference, "in deviations": difference / spread})
+
+
+def histograms(rows: pd.DataFrame, by: str = "layer") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the histograms of `measures.histogram_rows` as `plotting.distances` takes them."""
+    return {
+        str(name): (part["share"].to_numpy(), np.append(part["left"], part["right"].iloc[-1]))
+        for name, part in rows.groupby(by, sort=False)
+    }
+
+
+def every_estimator(planes: Planes) -> dict[str, tuple[InformationPlane, str]]:
+    """Return a panel for each plane and each estimator in it."""
+    return {
+        f"{name}, {estimator}": (plane, estimator)
+        for name, plane in planes.items()
+        for estimator in plane.table["estimator"].unique()
+    }
+
+
+def tell(name: str, value: float | str, digits: int = 2) -> None:
+    """Keep a number, rounded, or a word for the prose to refer to by its name."""
+    text = value if isinstance(value, str) else number(float(value), digits)
+    glue(name, text, display=False)
+
+
+def tell_claims(ledger: Ledger) -> None:
+    """Keep each claim's mean, spread, interval and verdict for the prose, by its key."""
+    for key, claim in ledger.claims.items():
+        digits = 0 if claim.unit == "epochs" else 2
+        tell(key, claim.measured, digits)
+        tell(f"{key}-std", claim.spread, digits)
+        tell(f"{key}-low", claim.interval[0], digits)
+        tell(f"{key}-high", claim.interval[1], digits)
+        tell(f"{key}-verdict", claim.verdict)
+
+
+def tell_sides(both: pd.DataFrame) -> None:
+    """Keep the differences of `compare` for the prose."""
+    for quantity, row in both.iterrows():
+        tell(f"{quantity} difference", row["difference"])
+        tell(f"{quantity} deviations", abs(row["in deviations"]), 1)
+
+
+def tell_broken_pairs(table: pd.DataFrame) -> None:
+    """Keep the counts of `broken_pairs` for the prose, as "3.5 of 16"."""
+    names = [", ".join(index) for index in table.index.tolist()]
+    for name, (_, row) in zip(names, table.iterrows(), strict=True):
+        for axis in "XY":
+            count = f"{row[f'DPI, {axis}', 'mean']:.1f} of {row['of', 'mean']:.0f}"
+            tell(f"{name}, DPI {axis}", count)
+
+
+def tell_scores(ends: pd.DataFrame, prefix: str = "network") -> None:
+    """Keep the last accuracies of each network for the prose, with their spread over seeds."""
+    for name, rows in ends.groupby(prefix, sort=False):
+        for part in ("train", "test"):
+            tell(f"{name} {part}", rows[f"{part}_accuracy"].mean())
+            tell(f"{name} {part} spread", rows[f"{part}_accuracy"].std())
