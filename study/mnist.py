@@ -16,15 +16,8 @@ from ibcore.hooks import ActivationTracker
 from ibcore.models import FullyConnected, LeNet
 from ibcore.recorder import PlaneRecorder
 from ibcore.training import History, Snapshot, default_device, fit, snapshot_epochs
-from study.measures import (
-    Tables,
-    facts,
-    float_type,
-    histogram_rows,
-    noise_policies,
-    placed,
-    plane_rows,
-)
+from study import measures
+from study.measures import Tables
 
 MAY_BE_EMPTY = frozenset({"others"})
 MAY_BE_ZERO: frozenset[str] = frozenset()
@@ -91,21 +84,17 @@ def check(settings: Settings) -> None:
             f"{list(s.layer_noise)}"
         )
     train, test = _IMAGES.get(s.source, _IMAGES["original"])
-    counts = {"size": s.size, "all_size": s.all_size}
-    _check_counts(counts | {f"sizes, {n}": n for n in s.sizes}, "training", train)
-    _check_counts({"test_size": s.test_size}, "test", test)
-    if s.size > s.all_size:
-        raise ValueError(
-            f"mnist: size must be at most all_size, of which it is a part: {s.size} > {s.all_size}"
-        )
-
-
-def _check_counts(counts: Mapping[str, int], kind: str, most: int) -> None:
-    for name, count in counts.items():
-        if not _CLASSES <= count <= most:
+    limits = {
+        "all_size": ([s.all_size], train, "the training images that there are"),
+        "sizes": (s.sizes, train, "the training images that there are"),
+        "test_size": ([s.test_size], test, "the test images that there are"),
+        "size": ([s.size], s.all_size, "all_size, of which the planes of fewer images are a part"),
+    }
+    for name, (counts, most, why) in limits.items():
+        if not all(_CLASSES <= count <= most for count in counts):
             raise ValueError(
-                f"mnist: {name} must be from {_CLASSES}, one image a class, to the {most} {kind} "
-                f"images that there are, got {count}"
+                f"mnist: {name} must lie from {_CLASSES}, an image a class, to {most}, {why}; got "
+                f"{getattr(s, name)}"
             )
 
 
@@ -119,35 +108,26 @@ def jobs(settings: Settings) -> dict[str, dict[str, Any]]:
     shared: dict[str, Any] = {name: getattr(s, name) for name in _SHARED} | {"subset": s.seed}
     found: dict[str, dict[str, Any]] = {}
     for kind, short in NETWORKS.items():
+        looks = {"snapshots": s.snapshots, "policy_snapshots": s.policy_snapshots}
+        asked = {"part": "planes", "size": s.size, "noise_variance": s.noise_variance, **looks}
+        asked |= {"layer_noise": s.layer_noise} if kind == "LeNet" else {}
         for seed in range(s.seed, s.seed + s.runs):
-            found[f"{short}-{seed}"] = shared | _planes_job(s, kind, seed)
+            found[f"{short}-{seed}"] = shared | _training(s, kind) | asked | {"seed": seed}
     for size in s.sizes:
         for seed in range(s.seed, s.seed + s.size_runs):
             asked = {"part": "sizes", "size": size, "seed": seed, "epochs": s.size_epochs}
             found[f"size-{size}-{seed}"] = shared | _fast(s, "FCN") | asked
     for policy in POLICIES:
         for epoch in s.all_epochs:
-            found[f"large-{policy}-{epoch}"] = shared | _large_job(s, policy, epoch)
+            asked = {"part": "large", "size": s.all_size, "some": s.size, "seed": s.seed}
+            asked |= {"policy": policy, "epochs": epoch}
+            asked |= {"noise_variance": s.noise_variance} if policy == "constant" else {}
+            found[f"large-{policy}-{epoch}"] = shared | _fast(s, "LeNet") | asked
     for kind in ("FCN", "LeNet") if s.others else ():
         asked = {"part": "others", "size": s.size, "seed": s.seed, "others": s.others}
-        looks = {"snapshots": s.other_snapshots, "noise_variance": s.noise_variance}
-        found[f"others-{NETWORKS[kind]}-{s.seed}"] = shared | _training(s, kind) | asked | looks
+        asked |= {"snapshots": s.other_snapshots, "noise_variance": s.noise_variance}
+        found[f"others-{NETWORKS[kind]}-{s.seed}"] = shared | _training(s, kind) | asked
     return found
-
-
-def _planes_job(s: Settings, kind: str, seed: int) -> dict[str, Any]:
-    looks = {"snapshots": s.snapshots, "policy_snapshots": s.policy_snapshots}
-    found = {"part": "planes", "size": s.size, "seed": seed, "noise_variance": s.noise_variance}
-    if kind == "LeNet":
-        found["layer_noise"] = s.layer_noise
-    return _training(s, kind) | looks | found
-
-
-def _large_job(s: Settings, policy: str, epoch: int) -> dict[str, Any]:
-    found = {"part": "large", "size": s.all_size, "some": s.size, "seed": s.seed, "policy": policy}
-    if policy == "constant":
-        found["noise_variance"] = s.noise_variance
-    return _fast(s, "LeNet") | found | {"epochs": epoch}
 
 
 def _training(s: Settings, kind: str) -> dict[str, Any]:
@@ -175,26 +155,20 @@ def run(arguments: Mapping[str, Any]) -> Tables:
     distances: `measures.histogram_rows`, network, layer: the same epoch, first seed alone.
     sizes: `History.table`, size (training images).
     large: rows of the planes, measured ("all" images or a "part" of them).
-    cost: measured, policy, epoch, seconds (of one plane), peak_gib (most memory that the job's
+    cost: measured, policy, epoch, seconds (of one plane), memory_gib (the most that the job's
         process held; where it made other jobs before, theirs counts too).
     others: the same as planes, of the estimators that were asked for.
     """
     a = dict(arguments)
-    ds = load(
-        a["data"],
-        size=a["size"],
-        test_size=a["test_size"],
-        source=a["source"],
-        seed=a["subset"],
-        dtype=float_type(a["dtype"]),
-    )
+    options = {"size": a["size"], "test_size": a["test_size"], "seed": a["subset"]}
+    ds = load(a["data"], source=a["source"], dtype=measures.float_type(a["dtype"]), **options)
     return _PARTS[a["part"]](ds, a)
 
 
 def _build(ds: Dataset, a: Mapping[str, Any]) -> nn.Module:
     if a["network"] == "LeNet":
-        return placed(LeNet(seed=a["seed"]), ds)
-    return placed(FullyConnected(a["widths"], "relu", seed=a["seed"]), ds)
+        return measures.placed(LeNet(seed=a["seed"]), ds)
+    return measures.placed(FullyConnected(a["widths"], "relu", seed=a["seed"]), ds)
 
 
 def _layers(a: Mapping[str, Any]) -> list[str]:
@@ -208,16 +182,9 @@ def _train(
     ds: Dataset, a: Mapping[str, Any], looks: list[int], watch: Callable[[Snapshot], None]
 ) -> History:
     model = _build(ds, a)
+    look: dict[str, Any] = {"snapshots": looks, "on_snapshot": watch, "progress": False}
     with ActivationTracker(model, _layers(a)) as tracker:
-        return fit(
-            model,
-            ds,
-            tracker=tracker,
-            snapshots=looks,
-            on_snapshot=watch,
-            progress=False,
-            **_course(a),
-        )
+        return fit(model, ds, tracker=tracker, **look, **_course(a))
 
 
 def _course(a: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,18 +209,18 @@ def _planes(ds: Dataset, a: Mapping[str, Any]) -> Tables:
     keys = {"network": a["network"], "run": a["seed"]}
     count = sum(p.numel() for p in model.parameters())
     return {
-        "facts": facts(ds, ds.train).assign(**keys),
+        "facts": measures.facts(ds, ds.train).assign(**keys),
         "scores": history.table.assign(network=a["network"]),
         "weights": pd.DataFrame([{**keys, "count": count}]),
-        "planes": plane_rows(planes.plane(), network=a["network"]),
-        "policies": plane_rows(compared.plane(), network=a["network"]),
+        "planes": measures.plane_rows(planes.plane(), network=a["network"]),
+        "policies": measures.plane_rows(compared.plane(), network=a["network"]),
         **(_spread(model, ds, a) if a["network"] != "small FCN" else {}),
     }
 
 
 def _estimators(a: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the pairwise estimates with constant noise, LeNet's by layer too, and with any."""
-    policies = noise_policies(None, a["noise_variance"], _LIKELIHOOD_SAMPLES)
+    policies = measures.noise_policies(None, a["noise_variance"], _LIKELIHOOD_SAMPLES)
     label = next(iter(policies))
     constant: dict[str, Any] = {label: policies[label]}
     if a["network"] == "LeNet":
@@ -276,7 +243,7 @@ def _spread(model: nn.Module, ds: Dataset, a: Mapping[str, Any]) -> Tables:
     tables = {"rules": pd.DataFrame(rules)}
     if a["seed"] == a["subset"]:  # the first seed
         shown = _UNPOOLED if lenet else _layers(a)
-        rows = [histogram_rows(found[k], network=a["network"], layer=k) for k in shown]
+        rows = [measures.histogram_rows(found[k], network=a["network"], layer=k) for k in shown]
         tables["distances"] = pd.concat(rows, ignore_index=True)
     return tables
 
@@ -302,8 +269,10 @@ def _large(ds: Dataset, a: Mapping[str, Any]) -> Tables:
             seconds[name] = time.perf_counter() - start
 
     _train(ds, a, [a["epochs"]], watch)
-    keys = {"policy": a["policy"], "epoch": a["epochs"], "peak_gib": _peak_memory()}
-    planes = [plane_rows(recorder.plane(), measured=k) for k, recorder in recorders.items()]
+    keys = {"policy": a["policy"], "epoch": a["epochs"], "memory_gib": _peak_memory()}
+    planes = [
+        measures.plane_rows(recorder.plane(), measured=k) for k, recorder in recorders.items()
+    ]
     cost = [{"measured": name, "seconds": spent, **keys} for name, spent in seconds.items()]
     return {"large": pd.concat(planes, ignore_index=True), "cost": pd.DataFrame(cost)}
 
@@ -318,7 +287,7 @@ def _others(ds: Dataset, a: Mapping[str, Any]) -> Tables:
     estimators = named(a["others"], a["noise_variance"])
     recorder = PlaneRecorder(ds.y, estimators, samples=ds.train, x=ds.x, check=False)
     _train(ds, a, snapshot_epochs(a["epochs"], a["snapshots"]), recorder)
-    return {"others": plane_rows(recorder.plane(), network=a["network"])}
+    return {"others": measures.plane_rows(recorder.plane(), network=a["network"])}
 
 
 _PARTS = {"planes": _planes, "sizes": _sizes, "large": _large, "others": _others}
