@@ -200,7 +200,7 @@ def test_a_committed_set_of_these_sources_and_settings_takes_the_place_of_jobs(s
     chosen = made(2)
     tables.write("toy", chosen, store / "kept" / "toy")
     monkeypatch.setattr(tables, "ROOT", store)
-    monkeypatch.setattr(tables, "KEPT", ("kept",))
+    monkeypatch.setattr(tables, "RECORD", "kept")
     monkeypatch.setenv("STUDY_JOBS", str(store / "none"))
     assert len(tables.tables("toy", SimpleNamespace(runs=2))["bits"]) == 4
     assert not (store / "none").exists()
