@@ -27,10 +27,8 @@ def describe(facts: pd.DataFrame) -> None:
     """Print what a data set is, from the first row of `measures.facts`."""
     row = facts.iloc[0]
     print(f"{row['data']}, source: {row['source']}, SHA-256 {row['sha256'][:16]}…")
-    print(
-        f"x {row['shape']}; {row['classes']} classes; {row['train']} samples to train on, ", end=""
-    )
-    print(f"{row['test']} to test on")
+    print(f"x {row['shape']}, {row['classes']} classes")
+    print(f"{row['train']} samples to train on, {row['test']} to test on")
     print(f"H(Y) = {row['label_entropy']:.3f} bits, log2 N = {np.log2(row['samples']):.2f} bits")
 
 

@@ -19,7 +19,7 @@ CRITICS: Mapping[str, Callable[..., Any]] = {
 }
 PROMISING = tuple(contract.subjects())
 FLAGGED = ("Ksg", "Mine", "InfoNCE")
-QUICK = {"Ksg": Ksg(), "Renyi, α = 2": Renyi(), "Renyi, α = 1.01": Renyi(1.01)}
+QUICK: Mapping[str, Any] = {"Ksg": Ksg(), "Renyi, α = 2": Renyi(), "Renyi, α = 1.01": Renyi(1.01)}
 _MOST = {"Renyi, α = 1.01": 2000}  # samples: its time grows as their cube
 
 
@@ -38,7 +38,7 @@ def estimates(arguments: Mapping[str, Any]) -> Tables:
     Each critic is trained on its own, so that no estimate hangs on which others are made.
     """
     size, run = arguments["size"], arguments["seed"]
-    tried = {name: kind(steps=arguments["steps"]) for name, kind in CRITICS.items()}
+    tried: dict[str, Any] = {n: kind(steps=arguments["steps"]) for n, kind in CRITICS.items()}
     tried |= {name: e for name, e in QUICK.items() if size <= _MOST.get(name, size)}
     rows = []
     for law in STANDARD:

@@ -21,7 +21,7 @@ from study import settings as chapters
 from study.closure import ROOT, fingerprint
 from study.jobs import MANIFEST, Job, beside, is_made, make, plan, read_set, swap, write_set
 
-KEPT = ("book/tables", "tests/reference/tables")  # sets that are committed
+RECORD = "book/tables"  # the sets that are committed as the record
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -86,10 +86,9 @@ def joined(jobs: Sequence[Job]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]
 
 
 def committed(chapter: str, jobs: Sequence[Job]) -> Path | None:
-    """Return the committed set that these jobs made, from these sources; None without one."""
+    """Return the record's set if these jobs, from these sources, made it; else None."""
     keys = {job.id: job.key for job in jobs}
-    folders = (ROOT / kept / chapter for kept in KEPT)
-    return next((folder for folder in folders if _keys(folder) == keys), None)
+    return ROOT / RECORD / chapter if _keys(ROOT / RECORD / chapter) == keys else None
 
 
 def write(chapter: str, jobs: Sequence[Job], folder: Path) -> None:

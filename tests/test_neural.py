@@ -1,11 +1,13 @@
 import math
 
+import pandas as pd
 import pytest
 import torch
 
 from ibcore.estimators import DivergedError, InfoNCE, Mine, Nwj, Smile
-from ibcore.estimators import neural as module
+from ibcore.estimators.bound import NeuralBound
 from ibcore.estimators.critic import Critic, Folds, _axes, components
+from ibcore.plane import InformationPlane
 from ibcore.trials import distributions as laws
 
 BOUNDS = [Mine, Nwj, InfoNCE, Smile]
@@ -79,6 +81,57 @@ def test_infonce_cannot_pass_its_ceiling():
     assert 5 < estimator.between(a, a).bits <= math.log2(100)
 
 
+@pytest.mark.parametrize("bound", [Mine, Nwj])
+def test_no_sample_is_read_as_more_than_pairs_of_the_product_can_show(bound):
+    """The critic puts samples e^300 above the held-out pairs, and one pair of the validation."""
+    generator = torch.Generator().manual_seed(0)
+    t, validation = torch.randn(2, 4, 75, 75, generator=generator, dtype=torch.float64)
+    t.diagonal(dim1=1, dim2=2).add_(300.0)
+    validation[:, 3, 4] = 300.0
+    estimator = bound(folds=4)
+    read = estimator._read(t, validation[:, :45, :45])
+    bits = terms(bound, read) / math.log(2)
+    assert estimator.ceiling(300) < 13  # of 433 bits
+    assert bool((bits > 4).all())  # about the highest of 5550 normal values, 3.7 nats
+    assert bool((bits <= estimator.ceiling(300)).all())
+
+
+def test_ceilings_count_pairs_of_the_product():
+    # Of 300 samples 75 are held out; of the other 225 a fifth decide when to stop.
+    assert Mine().ceiling(300) == pytest.approx(math.log2(75 * 74))
+    assert Nwj().ceiling(300) == pytest.approx(math.log2(45 * 44) + 1 / math.log(2))
+    # 3000 of 12 000 are read in two parts, and at most 1024 decide.
+    assert Mine().ceiling(12_000) == pytest.approx(math.log2(1500 * 1499))
+    assert Nwj().ceiling(12_000) == pytest.approx(math.log2(1024 * 1023) + 1 / math.log(2))
+
+
+def layer_without_noise():
+    """30 units that tell 300 inputs apart to the last digit: infinite information."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(300, 30, generator=generator)
+    return x, torch.tanh(x @ torch.randn(30, 30, generator=generator) / math.sqrt(30))
+
+
+@pytest.mark.parametrize("bound", [Mine, Nwj])
+def test_a_layer_without_noise_is_flagged_as_saturated(bound):
+    x, z = layer_without_noise()
+    found = bound(steps=60)(z, (x[:, 0] > 0).long(), x)[bound.__name__]
+    assert math.log2(300) < found.i_xz <= found.ceiling == bound().ceiling(300)
+    row = {"run": 0, "epoch": 0, "layer": "tanh", "estimator": bound.__name__, "finite": True}
+    metadata = {"n_samples": 300, "label_entropy": 1.0, "layers": ["tanh"]}
+    plane = InformationPlane(pd.DataFrame([row | found._asdict()]), metadata)
+    assert plane.flags().set_index("flag").loc["saturated", "count"] == 1
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_the_error_sees_a_critic_that_failed(bound, monkeypatch):
+    of_fold = torch.tensor([7.0, 7.0, 7.0, 1.0], dtype=torch.float64)[:, None] * math.log(2)
+    monkeypatch.setattr(bound, "_terms", lambda self, t: of_fold.expand(4, t.shape[1]))
+    monkeypatch.setattr(bound, "_score", lambda self, t: t.sum((1, 2)))
+    found = bound(steps=1).between(*laws.gaussian(1, 0.5).sample(400, 0))
+    assert found == pytest.approx((5.5, 1.5))  # the folds' standard error, std / √4 = 3 / 2
+
+
 def test_the_error_covers_the_spread_over_samples():
     law = laws.gaussian(1, 0.75)
     found = InfoNCE(folds=2, steps=50).many([law.sample(300, s) for s in range(16)])
@@ -129,9 +182,9 @@ def test_a_critic_that_overflows_has_finite_gradients():
 
 def test_critics_train_on_one_thread_and_put_the_setting_back(monkeypatch):
     seen = []
-    fit = module._Neural._fit
+    fit = NeuralBound._fit
     monkeypatch.setattr(
-        module._Neural, "_fit", lambda *a: (seen.append(torch.get_num_threads()), fit(*a))
+        NeuralBound, "_fit", lambda *a: (seen.append(torch.get_num_threads()), fit(*a))
     )
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -241,9 +294,7 @@ def test_fewer_samples_than_a_batch_are_taken_whole():
 
 
 def test_a_critic_without_a_finite_value_is_a_named_error(monkeypatch):
-    monkeypatch.setattr(
-        module.Mine, "_terms", lambda self, t: torch.full(t.shape[:2], math.nan).double()
-    )
+    monkeypatch.setattr(Mine, "_terms", lambda self, t: torch.full(t.shape[:2], math.nan).double())
     with pytest.raises(DivergedError, match="Mine has no finite value"):
         Mine(steps=1).between(*laws.gaussian(1, 0.5).sample(100, 0))
 

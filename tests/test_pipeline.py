@@ -1,5 +1,7 @@
 """Laws of the pipeline: what is finished stays, nothing is half written, nothing runs in vain."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -9,10 +11,13 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from pipeline import assemble, offline, run
+from pipeline import assemble, offline, pages, run
+from study import closure, jobs, settings
+from study.ledger import MIME
 
 pytestmark = pytest.mark.slow  # it starts kernels and Snakemake, whatever the kernels of torch
 
@@ -20,12 +25,16 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORD = sorted((ROOT / "book" / "notebooks").glob("*.ipynb"))
 CLAIM = {
+    "key": "gap",
     "figure": "4.1",
     "claim": "gap |KL − BD| shrinks",
     "published": "shrinks",
     "measured": "0.12",
     "spread": "0.01",
+    "interval": ["0.11", "0.13"],
+    "agree": 3,
     "n": 3,
+    "values": [0.11, 0.12, 0.13],
     "unit": "bits",
     "tolerance": "≤ 0.5",
     "reason": "read off a plot",
@@ -34,9 +43,9 @@ CLAIM = {
 }
 
 
-def write(path, *cells):
+def write(path, *cells, first="runs: int = 50  # seeds"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    parameters = new_code_cell("runs: int = 50  # seeds", metadata={"tags": ["parameters"]})
+    parameters = new_code_cell(first, metadata={"tags": ["parameters"]})
     head = new_markdown_cell("(label)=\n# A title")
     notebook = new_notebook(cells=[head, parameters, *map(new_code_cell, cells)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
@@ -47,7 +56,7 @@ def write(path, *cells):
 def with_claims(path, *claims):
     cell = new_code_cell("ledger")
     cell.outputs = [
-        nbformat.v4.new_output("execute_result", {"text/plain": "", assemble.CLAIMS: list(claims)})
+        nbformat.v4.new_output("execute_result", {"text/plain": "", MIME: list(claims)})
     ]
     head = new_markdown_cell("(label)=\n# A title")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,39 +127,76 @@ def test_an_interrupted_run_leaves_what_was_finished(tmp_path):
 
 
 class Tree:
-    """A small copy of the project that Snakemake works on."""
+    """A small copy of the project that Snakemake works on: two chapters of the study are toys."""
+
+    CHAPTER = (
+        "from dataclasses import dataclass\nimport pandas as pd\nfrom study import shared\n"
+        "MAY_BE_EMPTY = MAY_BE_ZERO = MAY_REPEAT = ESTIMATORS = frozenset()\n"
+        "@dataclass(frozen=True)\nclass Settings:\n    runs: int = 1\n"
+        "def check(settings): pass\n"
+        "def jobs(s): return {f's-{n}': {'seed': n} for n in range(s.runs)}\n"
+        "def run(a): return {'t': pd.DataFrame({'run': [a['seed']], 'x': [shared.value]})}\n"
+    )
+    CELL = (
+        "from study import settings, tables\n"
+        "print(len(tables.tables('NAME', settings.of('NAME', globals()))['t']))"
+    )
 
     def __init__(self, folder):
         self.folder = folder
         shutil.copy(ROOT / "Snakefile", folder)
+        shutil.copy(ROOT / "constraints.txt", folder)
         shutil.copytree(ROOT / "pipeline", folder / "pipeline")
-        for name in ("ibcore", "profiles", "book"):
+        for name in ("ibcore", "study", "book", "notebooks"):
             (folder / name).mkdir()
-        self.package = folder / "ibcore" / "__init__.py"
-        self.package.write_text("value = 1\n")
-        self.profile = folder / "profiles" / "smoke.yml"
+        for name in ("__init__", "closure", "jobs", "tables", "settings", "verify", "ledger"):
+            shutil.copy(ROOT / "study" / f"{name}.py", folder / "study")
+        chapters = folder / "study" / "settings.py"
+        text = chapters.read_text()
+        names = text[text.index("CHAPTERS = {") : text.index("}", text.index("CHAPTERS = {")) + 1]
+        toys = 'CHAPTERS = {"good": "01_good", "bad": "02_bad"}'
+        chapters.write_text(text.replace(names, toys))
+        self.shared = folder / "study" / "shared.py"
+        self.shared.write_text("value = 1\n")
+        for name in ("good", "bad"):
+            (folder / "study" / f"{name}.py").write_text(self.CHAPTER)
+        (folder / "study" / "profiles").mkdir()
+        self.profile = folder / "study" / "profiles" / "smoke.yml"
         self.profile.write_text("01_good: {runs: 2}\n02_bad: {}\n")
-        write(folder / "notebooks" / "01_good.ipynb", "print(runs)")
-        write(folder / "notebooks" / "02_bad.ipynb", "1 / 0")
+        cell = "runs: int = 1  # seeds"
+        write(folder / "notebooks" / "01_good.ipynb", self.CELL.replace("NAME", "good"), first=cell)
+        write(folder / "notebooks" / "02_bad.ipynb", "1 / 0", first=cell)
 
     def snakemake(self, *arguments):
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+        options = ["--cores", "1", "--rerun-incomplete", "--nolock", *arguments]
         environment = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache")}
+        environment["PYTHONPATH"] = f"{self.folder}{os.pathsep}{ROOT}"
+        environment.pop("STUDY_TABLES", None)
+        environment.pop("STUDY_JOBS", None)
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "snakemake", *options],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
 
     def would_run(self):
-        """Whether the good notebook would run again."""
-        target = "build/smoke/notebooks/01_good.ipynb"
-        printed = self.snakemake("--dry-run", target)
-        assert printed.returncode == 0, printed.stderr
-        return "rule notebook" in printed.stdout + printed.stderr
+        """The rules that would run again for the good notebook."""
+        printed = self.snakemake("--dry-run", "build/smoke/notebooks/01_good.ipynb")
+        assert printed.returncode == 0, printed.stdout + printed.stderr
+        text = printed.stdout + printed.stderr
+        return {rule for rule in ("job", "join", "notebook") if f"rule {rule}:" in text}
+
+    @property
+    def jobs(self):
+        return sorted(path.parent.name for path in (self.folder / "build").rglob("t.parquet")
+                      if "jobs" in path.parts)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    made = Tree(tmp_path_factory.mktemp("tree"))
+    made = Tree(tmp_path_factory.mktemp("a tree"))
     made.first = made.snakemake("--keep-going", "notebooks")
     return made
 
@@ -163,87 +209,215 @@ def test_after_a_failure_the_rest_goes_on(tree):
     ]
     assert not (tree.folder / "build/smoke/notebooks/02_bad.ipynb").exists()
     assert (tree.folder / "build/smoke/partial/02_bad.ipynb").exists()
+    assert len(tree.jobs) == 3
 
 
-def test_a_notebook_runs_again_only_for_its_own_sake(tree):
-    assert not tree.would_run()
+def test_what_runs_again_is_what_has_changed(tree):
+    assert tree.would_run() == set()
     tree.profile.write_text("01_good: {runs: 2}\n02_bad: {runs: 7}\n")
-    assert not tree.would_run()
+    assert tree.would_run() == set()
     tree.profile.write_text("01_good: {runs: 3}\n02_bad: {}\n")
-    assert tree.would_run()
-    tree.profile.write_text("01_good: {runs: 2}\n02_bad: {}\n")
-    tree.package.write_text("value = 2\n")
-    assert tree.would_run()
+    assert tree.would_run() == {"job", "join", "notebook"}
+    assert tree.snakemake("build/smoke/notebooks/01_good.ipynb").returncode == 0
+    assert len(tree.jobs) == 4  # the third run alone was added
+    drawing = tree.folder / "study" / "ledger.py"
+    drawing.write_text(drawing.read_text() + "# drawn otherwise\n")
+    assert tree.would_run() == {"notebook"}
+    tree.shared.write_text("value = 2\n")
+    assert tree.would_run() == {"job", "join", "notebook"}
 
 
-def test_a_profile_that_names_no_notebook_stops_at_once(tree):
-    tree.profile.write_text("03_none: {}\n")
-    printed = tree.snakemake("--dry-run", "notebooks")
-    assert printed.returncode != 0
-    assert "03_none" in printed.stdout + printed.stderr
+def test_after_a_kill_the_same_command_goes_on(tree):
+    tree.profile.write_text("01_good: {runs: 4}\n02_bad: {}\n")
+    slow = "import time\nfrom pathlib import Path\nvalue = 3\n"
+    tree.shared.write_text(slow + "if not Path('go').exists():\n    time.sleep(1)\n")
+    options = ["--cores", "1", "--rerun-incomplete", "--nolock"]
+    environment = {**os.environ, "PYTHONPATH": f"{tree.folder}{os.pathsep}{ROOT}"}
+    environment["XDG_CACHE_HOME"] = str(tree.folder / "cache")
+    command = [sys.executable, "-m", "snakemake", *options, "build/smoke/notebooks/01_good.ipynb"]
+    before = set(tree.jobs)
+    with subprocess.Popen(
+        command, cwd=tree.folder, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not set(tree.jobs) - before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    kept = set(tree.jobs) - before
+    assert 1 <= len(kept) < 4
+    stamps = {path: path.stat().st_mtime for name in kept
+              for path in (tree.folder / "build/jobs/good" / name).glob("t.parquet")}  # fmt: skip
+    (tree.folder / "go").touch()
+    printed = tree.snakemake("build/smoke/notebooks/01_good.ipynb")
+    assert printed.returncode == 0, printed.stderr
+    assert "unlock" not in printed.stdout + printed.stderr
+    again = [path for path, stamp in stamps.items() if path.stat().st_mtime != stamp]
+    assert len(again) <= 1  # the job that was running, or had just ended, when it was killed
+
+
+def test_a_profile_that_names_no_notebook_or_a_wrong_value_stops_at_once(tree):
+    for text, words in (
+        ("03_none: {}\n", "03_none"),
+        ("01_good: {runs: 0}\n", "runs must be above 0"),
+        ("01_good: {runs: [\n", "is no YAML"),
+    ):
+        tree.profile.write_text(text)
+        started = time.monotonic()
+        printed = tree.snakemake("notebooks")
+        assert printed.returncode != 0
+        assert words in printed.stdout + printed.stderr
+        assert time.monotonic() - started < 30
+
+
+def toy_tables(folder, commit="abc", seed=0):
+    """Tables of the names, as a manifest has them."""
+    table = pd.DataFrame({"run": [seed], "job": ["j"]})
+    job = {"arguments": {}, "key": "k", "seconds": 60.0}
+    facts = {"chapter": "names", "commit": commit, "sources": "s", "jobs": {"j": job}}
+    jobs.write_set(folder / "names", {"t": table}, facts)
+    return folder
 
 
 def test_a_ledger_becomes_a_row(tmp_path):
-    page = assemble.figures([with_claims(tmp_path / "01_a.ipynb", CLAIM)])
+    page = pages.figures([with_claims(tmp_path / "01_a.ipynb", CLAIM)])
     assert page.splitlines()[-2] == (
         r"| [4.1](notebooks/01_a.ipynb) | gap \|KL − BD\| shrinks | shrinks "
-        "| 0.12 ± 0.01 bits (n = 3) | ≤ 0.5 bits: read off a plot | reproduced |"
+        "| 0.12 [0.11, 0.13] bits, ± 0.01 (n = 3, 3 agree) | ≤ 0.5 bits: read off a plot "
+        "| reproduced |"
     )
 
 
 def test_a_stand_in_is_said_aloud_and_never_becomes_the_record(tmp_path):
-    path = with_claims(tmp_path / "in" / "01_a.ipynb", CLAIM, {**CLAIM, "source": "made up"})
-    last = assemble.figures([path]).splitlines()[-2]
+    path = with_claims(tmp_path / "in" / "03_names.ipynb", CLAIM, {**CLAIM, "source": "made up"})
+    last = pages.figures([path]).splitlines()[-2]
     assert last.endswith("| stand-in: made up |")
     book = tmp_path / "book"
-    kept = with_claims(book / "notebooks" / "01_a.ipynb", CLAIM).read_bytes()
-    assert assemble.main(["--record", str(path), str(book)]) == 1
-    assert (book / "notebooks" / "01_a.ipynb").read_bytes() == kept
+    kept = with_claims(book / "notebooks" / "03_names.ipynb", CLAIM).read_bytes()
+    tables = str(toy_tables(tmp_path / "tables"))
+    assert assemble.main(["--record", str(path), str(book), "--tables", tables]) == 1
+    assert (book / "notebooks" / "03_names.ipynb").read_bytes() == kept
 
 
-def test_the_record_holds_just_the_new_notebooks(tmp_path):
+def test_sources_that_are_not_committed_make_no_record(tmp_path, capsys):
+    path = with_claims(tmp_path / "in" / "03_names.ipynb", CLAIM)
+    tables = str(toy_tables(tmp_path / "tables", commit="abc+"))
+    assert assemble.main(["--record", str(path), str(tmp_path / "book"), "--tables", tables]) == 1
+    assert "commit them" in capsys.readouterr().err
+    assert not (tmp_path / "book").exists()
+
+
+def test_the_record_holds_just_the_new_notebooks_and_tables(tmp_path):
     book = tmp_path / "book"
     with_claims(book / "notebooks" / "00_gone.ipynb", CLAIM)
-    path = with_claims(tmp_path / "in" / "01_a.ipynb", CLAIM)
-    assert assemble.main(["--record", str(path), str(book)]) == 0
-    assert [kept.name for kept in (book / "notebooks").iterdir()] == ["01_a.ipynb"]
-    assert (book / "figures.md").read_text(encoding="utf-8") == assemble.figures([path])
+    toy_tables(book / "tables", seed=9)
+    path = with_claims(tmp_path / "in" / "03_names.ipynb", CLAIM)
+    tables = toy_tables(tmp_path / "tables")
+    assert assemble.main(["--record", str(path), str(book), "--tables", str(tables)]) == 0
+    assert [kept.name for kept in (book / "notebooks").iterdir()] == ["03_names.ipynb"]
+    assert jobs.read_set(book / "tables" / "names")[0]["t"]["run"].tolist() == [0]
+    values = pd.read_parquet(book / "tables" / "claims.parquet")
+    assert values["value"].tolist() == CLAIM["values"]
+    assert (book / "figures.md").read_text(encoding="utf-8") == pages.figures([path])
+    assert [p.name for p in book.rglob(".*")] == []
 
 
-def test_a_book_is_laid_out_without_old_notebooks(tmp_path):
-    pages = tmp_path / "pages"
-    with_claims(pages / "notebooks" / "00_gone.ipynb", CLAIM)
-    (pages / "intro.md").write_text("# Hello")
-    path = with_claims(tmp_path / "in" / "01_a.ipynb", CLAIM)
-    assemble.assemble([path], tmp_path / "book", pages)
+@pytest.mark.parametrize("fails", ["copytree", "copy"])
+def test_the_old_record_stays_whole_until_the_new_one_is(tmp_path, monkeypatch, fails):
+    book = tmp_path / "book"
+    with_claims(book / "notebooks" / "03_names.ipynb", CLAIM)
+    toy_tables(book / "tables", seed=9)
+    before = {p: p.read_bytes() for p in book.rglob("*") if p.is_file()}
+    path = with_claims(tmp_path / "in" / "03_names.ipynb")
+    tables = toy_tables(tmp_path / "tables")
+
+    def full(*given, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(assemble.shutil, fails, full)
+    assert assemble.main(["--record", str(path), str(book), "--tables", str(tables)]) == 1
+    kept = {p: p.read_bytes() for p in book.rglob("*") if p.is_file() and ".part" not in str(p)}
+    assert kept == before
+
+
+def test_a_record_can_be_drawn_from_its_own_tables(tmp_path):
+    book = tmp_path / "book"
+    path = with_claims(book / "notebooks" / "03_names.ipynb", CLAIM)
+    tables = str(toy_tables(book / "tables"))
+    assert assemble.main(["--record", str(path), str(book), "--tables", tables]) == 0
+    assert path.exists()
+    assert jobs.read_set(book / "tables" / "names")[0]["t"]["run"].tolist() == [0]
+
+
+def test_a_book_is_laid_out_with_its_tables_and_without_old_notebooks(tmp_path):
+    laid = tmp_path / "pages"
+    with_claims(laid / "notebooks" / "00_gone.ipynb", CLAIM)
+    (laid / "intro.md").write_text("# Hello")
+    path = with_claims(tmp_path / "in" / "03_names.ipynb", CLAIM)
+    tables = toy_tables(tmp_path / "tables")
+    assemble.assemble([path], tmp_path / "book", tables, laid)
     found = {str(p.relative_to(tmp_path / "book")) for p in (tmp_path / "book").rglob("*.*")}
-    assert found == {"intro.md", "figures.md", "notebooks/01_a.ipynb"}
+    data = {"tables/claims.parquet", "tables/names/t.parquet", "tables/names/manifest.json"}
+    assert found == {"intro.md", "figures.md", "data.md", "notebooks/03_names.ipynb"} | data
+    page = (tmp_path / "book" / "data.md").read_text(encoding="utf-8")
+    assert "{download}`t <tables/names/t.parquet>` | 1 |" in page
 
 
-def test_a_record_that_lags_behind_its_source_says_so_until_it_is_renewed(tmp_path):
-    pages = tmp_path / "pages"
-    copies = [with_claims(pages / "notebooks" / f"0{n}_a.ipynb", CLAIM) for n in (1, 2)]
-    (pages / assemble.LAGGING).write_text("02_a\n")
-    assemble.assemble(copies, tmp_path / "book", pages)
-    texts = [(tmp_path / "book" / "notebooks" / copy.name).read_text() for copy in copies]
-    assert ["older source" in text for text in texts] == [False, True]
-    assemble.assemble([with_claims(tmp_path / "new" / "02_a.ipynb")], tmp_path / "book", pages)
-    assert "older source" not in (tmp_path / "book" / "notebooks" / "02_a.ipynb").read_text()
-    assert assemble.main(["--record", str(tmp_path / "new" / "02_a.ipynb"), str(pages)]) == 0
-    assert assemble.lagging(pages) == set()
-
-
-def test_only_chapters_that_exist_lag():
-    assert assemble.lagging() <= {source.stem for source in SOURCES}
+def test_a_chapter_of_older_sources_says_so(tmp_path):
+    text = nbformat.read(SOURCES[2], as_version=4)
+    copies = tmp_path / "in"
+    copies.mkdir()
+    nbformat.write(text, copies / "03_names.ipynb")
+    assemble.assemble([copies / "03_names.ipynb"], tmp_path / "book", toy_tables(tmp_path / "t"))
+    shown = (tmp_path / "book" / "notebooks" / "03_names.ipynb").read_text(encoding="utf-8")
+    assert "older source" in shown  # the toy's sources are none of today's
+    facts = json.loads((tmp_path / "t" / "names" / "manifest.json").read_text())
+    facts["sources"] = closure.fingerprint("names")
+    (tmp_path / "t" / "names" / "manifest.json").write_text(json.dumps(facts))
+    assert not assemble.lags(copies / "03_names.ipynb", tmp_path / "t")
+    text.cells[3].source += " more"
+    nbformat.write(text, copies / "03_names.ipynb")
+    assert assemble.lags(copies / "03_names.ipynb", tmp_path / "t")
 
 
 def test_the_figure_index_is_that_of_the_record():
     page = ROOT / "book" / "figures.md"
-    assert page.read_text(encoding="utf-8") == assemble.figures(RECORD)
+    assert page.read_text(encoding="utf-8") == pages.figures(RECORD)
 
 
 def test_the_picture_of_the_readme_is_that_of_the_record():
     assert (ROOT / "book" / "_static" / "plane.png").read_bytes() == assemble.cover(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("notebooks", "tables"),
+    [("book/notebooks", "book/tables"), ("tests/reference", "tests/reference/tables")],
+)
+def test_notebooks_and_tables_are_those_of_one_run(notebooks, tables):
+    listed = json.loads((ROOT / tables / assemble.LIST).read_text(encoding="utf-8"))
+    found = {path.name: path for path in (ROOT / notebooks).glob("*.ipynb")}
+    found |= {path.name: path for path in (ROOT / tables).glob("*.parquet")}
+    manifests = (ROOT / tables).glob("*/manifest.json")
+    found |= {f"{path.parent.name}/manifest.json": path for path in manifests}
+    held = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    assert held == listed
+    for chapter in settings.CHAPTERS:
+        jobs.read_set(ROOT / tables / chapter)  # raises where a table isn't the one of its manifest
+
+
+def test_the_record_was_made_by_the_thesis_profile_from_committed_sources():
+    for chapter, stem in settings.CHAPTERS.items():
+        facts = jobs.read_set(ROOT / "book" / "tables" / chapter)[1]
+        assert len(facts["commit"]) == 40
+        chosen = settings.profile(chapter, settings.PROFILES / "thesis.yml")
+        planned = {job.id: job.arguments for job in jobs.plan(chapter, chosen)}
+        assert planned == {name: job["arguments"] for name, job in facts["jobs"].items()}, stem
+        assert {job["sources"] for job in facts["jobs"].values()} == {facts["sources"]}
+
+
+def test_the_record_is_small_enough_to_be_cloned():
+    size = sum(path.stat().st_size for path in (ROOT / "book" / "tables").rglob("*.*"))
+    assert size < 15e6
 
 
 @pytest.mark.parametrize("folder", ["book/notebooks", "tests/reference"])
@@ -251,8 +425,6 @@ def test_every_notebook_has_an_executed_copy_of_its_present_form(folder):
     copies = sorted((ROOT / folder).glob("*.ipynb"))
     assert [copy.name for copy in copies] == [source.name for source in SOURCES]
     for source, copy in zip(SOURCES, copies, strict=True):
-        if folder == "book/notebooks" and source.stem in assemble.lagging():
-            continue  # the book says so, see below
         executed = {cell.id: cell for cell in nbformat.read(copy, as_version=4).cells}
         for cell in nbformat.read(source, as_version=4).cells:
             assert executed[cell.id].source == cell.source, f"{copy}: cell {cell.id} is older"

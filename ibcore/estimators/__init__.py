@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from ibcore.estimators import noise
 from ibcore.estimators.binning import Binning
+from ibcore.estimators.bound import DivergedError
 from ibcore.estimators.distances import distance_histogram
 from ibcore.estimators.exact import Exact
 from ibcore.estimators.ksg import Ksg
 from ibcore.estimators.montecarlo import MonteCarlo
-from ibcore.estimators.neural import DivergedError, InfoNCE, Mine, Nwj, Smile
+from ibcore.estimators.neural import InfoNCE, Mine, Nwj, Smile
 from ibcore.estimators.noisy import Noisy
 from ibcore.estimators.pairwise import Pairwise
 from ibcore.estimators.renyi import Renyi

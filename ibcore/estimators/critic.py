@@ -33,7 +33,7 @@ class Folds:
         n, device = len(pairs[0][0]), pairs[0][0].device
         parts = torch.randperm(n, generator=generator).to(device).tensor_split(folds)
         size = n - len(parts[0])  # samples outside a fold; of some folds one more, left out
-        keep = size - min(_MOST, max(2, int(_VALIDATION * size)))
+        keep = size - held_back(n, folds)
         splits = []
         for number, part in enumerate(parts):
             rest = torch.cat([p for i, p in enumerate(parts) if i != number])[:size]
@@ -53,6 +53,12 @@ class Folds:
         a, b = self._held_out
         count = -(-a.shape[1] // TILE)
         return list(zip(a.tensor_split(count, 1), b.tensor_split(count, 1), strict=True))
+
+
+def held_back(n_samples: int, folds: int) -> int:
+    """Return how many samples outside a fold decide when to stop."""
+    outside = n_samples - -(-n_samples // folds)  # of some folds one more
+    return min(_MOST, max(2, int(_VALIDATION * outside)))
 
 
 def _padded(parts: list[Tensor]) -> Tensor:
@@ -221,36 +227,3 @@ def _forward(p: list[Tensor], z: Tensor) -> Tensor:
     hidden = torch.baddbmm(p[1], z, p[0]).relu_()
     hidden = torch.baddbmm(p[3], hidden, p[2]).relu_()
     return torch.baddbmm(p[5], hidden, p[4])
-
-
-def joint(t: Tensor) -> Tensor:
-    """Return F of the samples' own pairs, (n_critics, n), from F of all, (n_critics, n, n)."""
-    return t.diagonal(dim1=1, dim2=2)
-
-
-def product_pairs(t: Tensor) -> Tensor:
-    """Return t with the samples' own pairs at −∞: what is left are pairs from the product."""
-    return t.masked_fill(torch.eye(t.shape[1], dtype=torch.bool, device=t.device), -math.inf)
-
-
-def log_partition(t: Tensor) -> Tensor:
-    """Return log⟨e^F⟩ over the pairs i ≠ j, (n_critics,)."""
-    return product_pairs(t).flatten(1).logsumexp(1) - math.log(t.shape[1] * (t.shape[1] - 1))
-
-
-def calibrated(t: Tensor, validation: Tensor) -> Tensor:
-    """Return t − log⟨e^F⟩ with F capped at its highest value on pairs of the product in validation.
-
-    Any function of (a,b) that owes nothing to the held-out samples gives a bound, so this one too.
-    Without the cap, a pair that the critic takes for a sample by mistake can add e^100.
-    """
-    most = product_pairs(validation).amax((1, 2))[:, None, None]
-    log_z = log_partition(validation.clamp(max=most))[:, None, None]
-    return t.clamp(max=most) - log_z
-
-
-def partition_terms(t: Tensor) -> Tensor:
-    """Return terms with the mean log⟨e^F⟩, and its spread: the influence of each sample on it."""
-    log_z = log_partition(t)[:, None]
-    shares = (product_pairs(t) - log_z[:, :, None]).exp_()
-    return log_z + (shares.sum(1) + shares.sum(2)) / (t.shape[1] - 1) - 2

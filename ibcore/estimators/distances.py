@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ibcore.checks import check_representation
+from ibcore.threads import one_thread
 
 TOLERANCE = 1e-10  # of a squared distance, as a share of the total variance
 _BLOCK = 1024  # samples a tile, where torch's threads share the work on one
@@ -115,18 +116,13 @@ def in_threads(
     if threads == 1:
         yield from ((tile, work(*tile)) for tile in bar)
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            waiting: deque[tuple[Tile, Future[Found]]] = deque()
-            for tile in bar:
-                waiting.append((tile, pool.submit(work, *tile)))
-                if len(waiting) > 2 * threads:
-                    yield waiting[0][0], waiting.popleft()[1].result()
-            yield from ((tile, found.result()) for tile, found in waiting)
-    finally:
-        torch.set_num_threads(before)
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Tile, Future[Found]]] = deque()
+        for tile in bar:
+            waiting.append((tile, pool.submit(work, *tile)))
+            if len(waiting) > 2 * threads:
+                yield waiting[0][0], waiting.popleft()[1].result()
+        yield from ((tile, found.result()) for tile, found in waiting)
 
 
 def squared_distances(z: Tensor, tolerance: float) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ibcore.checks import check_inputs, check_pair, check_representation, check_samples, stream
-from ibcore.estimators.distances import squared_distances
+from ibcore.estimators.distances import SquaredDistances, in_threads, squared_distances, tiles
 from ibcore.estimators.spectra import eigvalsh, power_trace
 from ibcore.interface import Estimate, MutualInformation
 
@@ -173,11 +173,11 @@ def _products(
     """
     dense = [k for k, sample in enumerate(samples) if sample.is_floating_point()]
     distances = [squared_distances(samples[k], 2 * widths[k] * _TOLERANCE) for k in dense]
-    for tiles in zip(*distances, strict=True):
-        i, j, _ = tiles[0]
+    for parts in zip(*distances, strict=True):
+        i, j, _ = parts[0]
         kernel = {
             k: tile.to(dtype).mul_(-1 / (2 * widths[k])).exp_()
-            for k, (_, _, tile) in zip(dense, tiles, strict=True)
+            for k, (_, _, tile) in zip(dense, parts, strict=True)
         }
         products = []
         for first, *others in terms:
@@ -197,18 +197,33 @@ def _collisions(
     samples: Sequence[Tensor], widths: Sequence[float], terms: list[list[int]]
 ) -> list[float]:
     """Return tr A² = Σᵢⱼ K(i,j)² / N² of each term; K² is the kernel of half the w²."""
-    sums = [0.0 for _ in terms]
-    dense = [[k for k in term if samples[k].is_floating_point()] for term in terms]
-    members = [
-        [one_hot(samples[k]).double() for k in term if not samples[k].is_floating_point()]
-        for term in terms
-    ]
-    for i, j, tiles in _products(samples, [w / 2 for w in widths], dense, torch.float64):
-        for k, (tile, member) in enumerate(zip(tiles, members, strict=True)):
-            # One product with the labels as columns is faster than a mask over the tile.
-            same = (tile @ member[0][j]).mul_(member[0][i]) if member else tile
-            sums[k] += float(same.sum()) * (1 if i == j else 2)
-    return [s / len(samples[0]) ** 2 for s in sums]
+    n = len(samples[0])
+    own = torch.arange(n, device=samples[0].device)
+    squares, members = {}, {}
+    for k, sample in enumerate(samples):
+        if sample.is_floating_point():
+            squares[k] = SquaredDistances(sample, sample, own, widths[k] * _TOLERANCE)
+        else:
+            members[k] = one_hot(sample).double().T.contiguous()
+
+    def sums(i: slice, j: slice) -> list[float]:
+        kernel = {k: tile(i, j).mul_(-1 / widths[k]).exp_() for k, tile in squares.items()}
+        found = []
+        for first, *others in terms:
+            tile = kernel[first]
+            if not others:
+                found.append(float(tile.sum()))
+            elif (k := others[0]) in kernel:
+                found.append(float(tile.flatten() @ kernel[k].flatten()))
+            else:  # Σ over pairs of one label; with few classes as rows the product is fast
+                found.append(float((members[k][:, i] @ tile).mul_(members[k][:, j]).sum()))
+        return found
+
+    totals = [0.0 for _ in terms]
+    for (i, j), found in in_threads(sums, tiles(n, n, upper=True)):
+        for k, part in enumerate(found):
+            totals[k] += part if i == j else 2 * part
+    return [total / n**2 for total in totals]
 
 
 def _kernels(
@@ -217,8 +232,8 @@ def _kernels(
     """Return the kernel matrix of each term, (n_samples, n_samples)."""
     shape = len(samples[0]), len(samples[0])
     kernels = [torch.empty(shape, dtype=dtype, device=samples[0].device) for _ in terms]
-    for i, j, tiles in _products(samples, widths, terms, dtype):
-        for kernel, tile in zip(kernels, tiles, strict=True):
+    for i, j, products in _products(samples, widths, terms, dtype):
+        for kernel, tile in zip(kernels, products, strict=True):
             kernel[i, j] = tile
             kernel[j, i] = tile.T.contiguous()  # in two steps, of which each is fast
     return kernels
