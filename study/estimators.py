@@ -30,11 +30,13 @@ class Settings:
     steps: int = 1000  # most steps of a critic on a layer
     check: bool = True  # whether to check floors and settling: critics train seven times more
     noise_variance: float = 0.1  # sigma squared, squared activation
-    variances: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # to compare
+    variances: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # sigma squared
     bins: tuple[int, ...] = (5, 10, 20, 30, 50, 100, 200, 500)  # edges on [-1, 1], to compare
     quantised_bits: int = 4  # bits of an activation in the quantised network
     paths: int = 200  # passes through the network with noise at every layer
-    source: str = "original"  # of Cora, names and MNIST: "original", "stand-in", or "any" of these
+    source: str = (
+        "original"  # of Cora, names and MNIST: "original", "stand-in", or "any" of the two
+    )
     images: int = 4000  # of MNIST
     hard_epochs: int = 60  # passes over the training samples of these three
     mine_steps: int = 3000  # steps of MINE as it is printed in the thesis

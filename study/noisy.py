@@ -80,7 +80,8 @@ def first_layer(arguments: Mapping[str, Any]) -> Tables:
 
 
 def _data(a: Mapping[str, Any]) -> Dataset:
-    return load("tishby", source="original", dtype=float_type(a["dtype"]))
+    ds = load("tishby", source="original", dtype=float_type(a["dtype"]))
+    return ds.split(0.85, a["seed"])
 
 
 def _train(
@@ -91,7 +92,7 @@ def _train(
     with ActivationTracker(model, _LAYERS) as tracker:
         history = fit(
             model,
-            ds.split(0.85, a["seed"]),
+            ds,
             epochs=a["epochs"],
             learning_rate=4e-4,
             batch_size=512,
