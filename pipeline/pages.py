@@ -28,6 +28,12 @@ another source, and leads to the chapter. Verdicts rest on the original data, un
 | Figure | Claim | Published | Ours | Accepted, and why | Verdict |
 |---|---|---|---|---|---|
 """
+OLDER = """:::{admonition} Made by an older edition
+:class: warning
+Rows without brackets are from before the interval: their verdict rests on mean ± deviation.
+:::
+
+"""
 DATA = """# The data of each figure
 
 What the figures and numbers are drawn from: one table a row, in
@@ -54,11 +60,11 @@ def claims(notebook: nbformat.NotebookNode) -> Iterator[dict[str, Any]]:
 
 def figures(notebooks: list[Path]) -> str:
     """The page figures.md: one row a claim."""
-    rows = []
-    for path in notebooks:
-        chapter = f"notebooks/{path.name}"
-        rows += [_row(claim, chapter) for claim in claims(nbformat.read(path, as_version=4))]
-    return HEADER + "".join(rows) + ":::\n"
+    found = [(path, list(claims(nbformat.read(path, as_version=4)))) for path in notebooks]
+    rows = [_row(claim, f"notebooks/{path.name}") for path, held in found for claim in held]
+    older = any("values" not in claim for _, held in found for claim in held)
+    head = HEADER.replace(":::{table}", OLDER + ":::{table}") if older else HEADER
+    return head + "".join(rows) + ":::\n"
 
 
 def _row(claim: dict[str, Any], chapter: str) -> str:
@@ -68,11 +74,20 @@ def _row(claim: dict[str, Any], chapter: str) -> str:
         f"[{claim['figure']}]({chapter})",
         claim["claim"],
         claim["published"],
-        ours(claim),
+        _measured(claim),
         f"{claim['tolerance']}{unit}: {claim['reason']}",
         claim["verdict"] if original else f"stand-in: {claim['source']}",
     ]
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
+
+
+def _measured(claim: dict[str, Any]) -> str:
+    """What a row measured; ledgers of records before the tables have no interval."""
+    if "values" in claim or not claim["n"]:
+        return ours(claim)
+    spread = "" if claim["spread"] == "–" else f" ± {claim['spread']}"
+    unit = f" {claim['unit']}" if claim["unit"] else ""
+    return f"{claim['measured']}{spread}{unit} (n = {claim['n']})"
 
 
 def values(notebooks: list[Path]) -> pd.DataFrame:
@@ -81,7 +96,7 @@ def values(notebooks: list[Path]) -> pd.DataFrame:
         {"chapter": path.stem, "key": claim["key"], "place": place, "value": value}
         for path in notebooks
         for claim in claims(nbformat.read(path, as_version=4))
-        for place, value in enumerate(claim["values"])
+        for place, value in enumerate(claim.get("values", []))
     ]
     return pd.DataFrame(rows, columns=["chapter", "key", "place", "value"])
 
@@ -89,6 +104,10 @@ def values(notebooks: list[Path]) -> pd.DataFrame:
 def data_page(tables: Path) -> str:
     """The page data.md: every table with its rows, size and a link."""
     page = DATA
+    if not list(tables.glob(f"*/{MANIFEST}")):
+        page += (
+            "\nThis record was made before there were tables; the next `make thesis` writes them.\n"
+        )
     for chapter, stem in settings.CHAPTERS.items():
         if not (tables / chapter / MANIFEST).exists():
             continue

@@ -122,7 +122,8 @@ def _passed_on(model: FullyConnected, ds: Dataset, a: Mapping[str, Any]) -> list
     generator, deviation = torch.Generator().manual_seed(1), math.sqrt(a["noise_variance"])
 
     def change(z: Tensor) -> Tensor:
-        return z + deviation * torch.randn(z.shape, generator=generator, dtype=z.dtype)
+        drawn = torch.randn(z.shape, generator=generator, dtype=torch.float64)
+        return z + (deviation * drawn).to(z.dtype)
 
     with ActivationTracker(model, _LAYERS) as tracker, Intervention(model, change, _LAYERS):
         passes = [tracker.collect(ds.x) for _ in range(a["paths"])]

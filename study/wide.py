@@ -93,7 +93,8 @@ def _layers(ds: Dataset, a: Mapping[str, Any]) -> dict[str, Tensor]:
 def _layer(x: Tensor, y: Tensor, z: Tensor, steps: int) -> Iterator[tuple[str, str, float, float]]:
     """Yield rows of side, estimator, I(X;side) and its error: the layer as it is, and noisy."""
     deviation = math.sqrt(_SHARE * float(z.double().var(0).sum()))
-    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(2)).to(z.dtype)
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z.dtype)
     sides = {"Z": z, "Z + ε": z + deviation * noise}
     for bound in (Mine(steps=steps), InfoNCE(steps=steps)):
         for side, t in sides.items():
@@ -108,7 +109,8 @@ def _algorithm(x: Tensor, z: Tensor, seed: int, steps: int) -> Iterator[tuple[in
     """
     torch.manual_seed(seed)
     both, order = torch.cat([x.flatten(1), z], 1).double(), torch.randperm(len(x))
-    critic = nn.Sequential(nn.Linear(both.shape[1], 100), nn.ReLU(), nn.Linear(100, 1)).double()
+    first, last = (nn.Linear(n, m, dtype=both.dtype) for n, m in ((both.shape[1], 100), (100, 1)))
+    critic = nn.Sequential(first, nn.ReLU(), last)
     adam, half = torch.optim.Adam(critic.parameters(), lr=1e-3), len(x) // 2
     split = x[0].numel()
     for step in range(1, steps + 1):

@@ -389,10 +389,27 @@ def test_the_picture_of_the_readme_is_that_of_the_record():
     assert (ROOT / "book" / "_static" / "plane.png").read_bytes() == assemble.cover(RECORD)
 
 
-@pytest.mark.parametrize(
-    ("notebooks", "tables"),
-    [("book/notebooks", "book/tables"), ("tests/reference", "tests/reference/tables")],
-)
+# The record is whole, of one run, or every chapter of it says that it is older.
+TABLES = ROOT / "book" / "tables"
+OLDER = not (TABLES / assemble.LIST).exists()
+KEPT = [("tests/reference", "tests/reference/tables")]
+KEPT += [] if OLDER else [("book/notebooks", "book/tables")]
+
+
+def test_the_record_is_that_of_the_thesis_profile_or_says_in_each_chapter_that_it_is_older():
+    if OLDER:
+        assert all(assemble.lags(path, TABLES) for path in RECORD)
+        return
+    for chapter in settings.CHAPTERS:
+        facts = jobs.read_set(TABLES / chapter)[1]
+        assert len(facts["commit"]) == 40  # a plus at its end: sources that were not committed
+        chosen = settings.profile(chapter, settings.PROFILES / "thesis.yml")
+        planned = {job.id: job.arguments for job in jobs.plan(chapter, chosen)}
+        assert planned == {name: job["arguments"] for name, job in facts["jobs"].items()}
+        assert {job["sources"] for job in facts["jobs"].values()} == {facts["sources"]}
+
+
+@pytest.mark.parametrize(("notebooks", "tables"), KEPT)
 def test_notebooks_and_tables_are_those_of_one_run(notebooks, tables):
     listed = json.loads((ROOT / tables / assemble.LIST).read_text(encoding="utf-8"))
     found = {path.name: path for path in (ROOT / notebooks).glob("*.ipynb")}
@@ -405,22 +422,12 @@ def test_notebooks_and_tables_are_those_of_one_run(notebooks, tables):
         jobs.read_set(ROOT / tables / chapter)  # raises where a table isn't the one of its manifest
 
 
-def test_the_record_was_made_by_the_thesis_profile_from_committed_sources():
-    for chapter, stem in settings.CHAPTERS.items():
-        facts = jobs.read_set(ROOT / "book" / "tables" / chapter)[1]
-        assert len(facts["commit"]) == 40
-        chosen = settings.profile(chapter, settings.PROFILES / "thesis.yml")
-        planned = {job.id: job.arguments for job in jobs.plan(chapter, chosen)}
-        assert planned == {name: job["arguments"] for name, job in facts["jobs"].items()}, stem
-        assert {job["sources"] for job in facts["jobs"].values()} == {facts["sources"]}
-
-
 def test_the_record_is_small_enough_to_be_cloned():
-    size = sum(path.stat().st_size for path in (ROOT / "book" / "tables").rglob("*.*"))
-    assert size < 15e6
+    size = sum(path.stat().st_size for path in (ROOT / "book").rglob("*") if path.is_file())
+    assert size < 30e6  # its tables are to have 15, its notebooks have 7
 
 
-@pytest.mark.parametrize("folder", ["book/notebooks", "tests/reference"])
+@pytest.mark.parametrize("folder", [notebooks for notebooks, _ in KEPT])
 def test_every_notebook_has_an_executed_copy_of_its_present_form(folder):
     copies = sorted((ROOT / folder).glob("*.ipynb"))
     assert [copy.name for copy in copies] == [source.name for source in SOURCES]

@@ -1,20 +1,18 @@
 """Matrix-based Rényi information: the entropy of the eigenvalues of kernel matrices."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from ibcore.checks import check_inputs, check_pair, check_representation, check_samples, stream
-from ibcore.estimators.distances import SquaredDistances, in_threads, squared_distances, tiles
+from ibcore.estimators.kernels import collisions, kernels_of
 from ibcore.estimators.spectra import eigvalsh, power_trace
 from ibcore.interface import Estimate, MutualInformation
 
-_TOLERANCE = 1e-9  # nats: the rounding error of an exponent that we accept
 _SMALLEST = 512  # samples from which on probes can be fewer than samples, with all their steps
 _LARGEST_ALPHA = 50.0  # tr A^α ≥ N^(1−α), which must be a float
 
@@ -131,9 +129,9 @@ class Renyi:
         """Return S of each term: of the product of the kernels of the samples that it lists."""
         widths = [self._squared_width(s) if s.is_floating_point() else 1.0 for s in samples]
         if self.alpha == 2:
-            return [_entropy(2.0, trace) for trace in _collisions(samples, widths, terms)]
+            return [_entropy(2.0, trace) for trace in collisions(samples, widths, terms)]
         direct = len(samples[0]) <= self.limit or self.alpha < 1
-        kernels = _kernels(samples, widths, terms, torch.float64 if direct else torch.float32)
+        kernels = kernels_of(samples, widths, terms, torch.float64 if direct else torch.float32)
         if direct:
             return [_of_values(eigvalsh(k) / len(k), self.alpha) for k in kernels]
         return [_probed(k, self.alpha, stream(self.seed, "Renyi")) for k in kernels]
@@ -158,85 +156,6 @@ def _estimate(entropies: Sequence[tuple[int, _Entropy]]) -> Estimate:
     random = float(scatter.square().sum()) ** 0.5 / max(1, len(scatter) - 1)
     error = math.hypot(random, sum(s.bound for _, s in entropies))
     return Estimate(sum(sign * s.bits for sign, s in entropies), error)
-
-
-def _products(
-    samples: Sequence[Tensor], widths: Sequence[float], terms: list[list[int]], dtype: torch.dtype
-) -> Iterator[tuple[slice, slice, list[Tensor]]]:
-    """Yield for each tile of the samples (rows i, rows j, its part of the kernel of each term).
-
-    Args:
-        samples: representations (n_samples, dim), and labels (n_samples,).
-        widths: w² of each, without meaning for labels.
-        terms: which samples' kernels to multiply; a label never comes first.
-        dtype: of the kernels.
-    """
-    dense = [k for k, sample in enumerate(samples) if sample.is_floating_point()]
-    distances = [squared_distances(samples[k], 2 * widths[k] * _TOLERANCE) for k in dense]
-    for parts in zip(*distances, strict=True):
-        i, j, _ = parts[0]
-        kernel = {
-            k: tile.to(dtype).mul_(-1 / (2 * widths[k])).exp_()
-            for k, (_, _, tile) in zip(dense, parts, strict=True)
-        }
-        products = []
-        for first, *others in terms:
-            product = kernel[first]
-            for k in others:
-                y = samples[k]
-                product = (
-                    product * kernel[k]
-                    if k in kernel
-                    else torch.where(y[i, None] == y[j], product, 0.0)
-                )
-            products.append(product)
-        yield i, j, products
-
-
-def _collisions(
-    samples: Sequence[Tensor], widths: Sequence[float], terms: list[list[int]]
-) -> list[float]:
-    """Return tr A² = Σᵢⱼ K(i,j)² / N² of each term; K² is the kernel of half the w²."""
-    n = len(samples[0])
-    own = torch.arange(n, device=samples[0].device)
-    squares, members = {}, {}
-    for k, sample in enumerate(samples):
-        if sample.is_floating_point():
-            squares[k] = SquaredDistances(sample, sample, own, widths[k] * _TOLERANCE)
-        else:
-            members[k] = one_hot(sample).double().T.contiguous()
-
-    def sums(i: slice, j: slice) -> list[float]:
-        kernel = {k: tile(i, j).mul_(-1 / widths[k]).exp_() for k, tile in squares.items()}
-        found = []
-        for first, *others in terms:
-            tile = kernel[first]
-            if not others:
-                found.append(float(tile.sum()))
-            elif (k := others[0]) in kernel:
-                found.append(float(tile.flatten() @ kernel[k].flatten()))
-            else:  # Σ over pairs of one label; with few classes as rows the product is fast
-                found.append(float((members[k][:, i] @ tile).mul_(members[k][:, j]).sum()))
-        return found
-
-    totals = [0.0 for _ in terms]
-    for (i, j), found in in_threads(sums, tiles(n, n, upper=True)):
-        for k, part in enumerate(found):
-            totals[k] += part if i == j else 2 * part
-    return [total / n**2 for total in totals]
-
-
-def _kernels(
-    samples: Sequence[Tensor], widths: Sequence[float], terms: list[list[int]], dtype: torch.dtype
-) -> list[Tensor]:
-    """Return the kernel matrix of each term, (n_samples, n_samples)."""
-    shape = len(samples[0]), len(samples[0])
-    kernels = [torch.empty(shape, dtype=dtype, device=samples[0].device) for _ in terms]
-    for i, j, products in _products(samples, widths, terms, dtype):
-        for kernel, tile in zip(kernels, products, strict=True):
-            kernel[i, j] = tile
-            kernel[j, i] = tile.T.contiguous()  # in two steps, of which each is fast
-    return kernels
 
 
 def _entropy(alpha: float, trace: float, bound: float = 0.0) -> _Entropy:
