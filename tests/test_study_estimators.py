@@ -477,3 +477,12 @@ def test_mine_as_printed_does_not_hang_on_what_ran_before():
     both = wide.printed("a", x, z, seed=3, steps=10)
     torch.manual_seed(99)
     pd.testing.assert_frame_equal(both, wide.printed("a", x, z, seed=3, steps=10), **BITS)
+
+
+@pytest.mark.slow
+def test_mine_as_printed_learns_independent_samples_by_heart_and_no_others():
+    x, z = torch.randn(2, 100, 50, generator=torch.Generator().manual_seed(0))
+    found = wide.printed("independent", x, z, seed=0, steps=200)
+    end = found[found["step"] == 200].groupby("series")["i_xz"].mean()
+    # log₂ 50 = 5.6 bits are there to be learned by heart, and nothing to be learned.
+    assert end["samples it learned from"] > 1 > end["other samples"]
