@@ -98,11 +98,13 @@ def _of_networks(s: Settings) -> dict[str, dict[str, Any]]:
     for seed in range(s.seed, s.seed + s.plane_runs):
         network = {"seed": seed, "epochs": s.epochs, "dtype": s.dtype}
         noise = network | {"noise_variance": s.noise_variance}
-        looks = {"snapshots": s.snapshots, "check": s.check and seed == s.seed}
-        found[f"plane-quick-{seed}"] = noise | looks | {"part": "plane", "critic": None}
-        for name in laws.CRITICS:
-            critic = {"part": "plane", "critic": name, "steps": s.steps}
-            found[f"plane-{name.lower()}-{seed}"] = noise | looks | critic
+        for critic in (None, *laws.CRITICS):
+            name, given = (critic or "quick").lower(), noise | {"critic": critic}
+            given |= {"steps": s.steps} if critic else {}
+            looks = {"part": "plane", "snapshots": s.snapshots}
+            found[f"plane-{name}-{seed}"] = given | looks
+            if s.check and seed == s.seed:
+                found[f"floors-{name}-{seed}"] = given | {"part": "floors"}
         chains = {"quantised_bits": s.quantised_bits, "paths": s.paths}
         scales = {"variances": s.variances, "bins": s.bins}
         found[f"last-{seed}"] = noise | chains | scales | {"part": "last"}
@@ -145,6 +147,7 @@ _PARTS = {
     "laws": laws.estimates,
     "flags": laws.flags,
     "plane": noisy.planes,
+    "floors": noisy.floors,
     "last": noisy.last,
     "first layer": noisy.first_layer,
     "wide": wide.estimates,
