@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 study: $(READY) ## environment, all notebooks in the smoke profile, book
-	$(SNAKEMAKE) --config profile=smoke
+	$(SNAKEMAKE) --config profile=smoke pooled=yes
 	@echo "The book: file://$(CURDIR)/$(call PAGE,smoke)"
 
 thesis: $(READY) ## the published settings (some three hours on two cores); renews the record in book/
@@ -75,7 +75,7 @@ bench-reference: $(REFERENCE)/ready ## samples and estimates of benchmark-mi, fo
 	  $(REFERENCE)/bin/python benchmarks/reference.py estimates build/reference
 
 reference: $(READY) ## renew tests/reference from a smoke run
-	$(SNAKEMAKE) reference --config profile=smoke
+	$(SNAKEMAKE) reference --config profile=smoke pooled=yes
 
 clean: ## remove what was made, except the environment (.venv) and the record
 	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ sys.path.insert(0, os.getcwd())
 PROFILE = config.get("profile", "smoke")
 BUILD = f"build/{PROFILE}"
 TABLES = config.get("tables", f"{BUILD}/tables")  # book/tables: those of the record, as they are
+POOLED = bool(config.get("pooled"))  # a chapter's jobs in one pool of processes: for short ones
 YAML = f"study/profiles/{PROFILE}.yml"
 PYTHON = sys.executable
 JUPYTER_BOOK = str(Path(sys.executable).with_name("jupyter-book"))
@@ -34,7 +35,7 @@ PAGES = sorted(
     and page.parts[1] not in {"notebooks", "tables", "_build"}
     and page.name not in {"figures.md", "data.md"}
 )
-CHAPTERS, JOBS = {}, {}
+CHAPTERS, JOBS, KEYS = {}, {}, {}
 if PROFILE == "record":
     EXECUTED = sorted(map(str, Path("book/notebooks").glob("*.ipynb")))
     SECTIONS = {}
@@ -48,7 +49,9 @@ else:
         CHAPTERS = {stem: name for name, stem in settings.CHAPTERS.items()}
         for chapter, stem in settings.CHAPTERS.items() if TABLES.startswith("build/") else ():
             jobs = plan(chapter, settings.make(chapter, SECTIONS.get(stem, {})))
-            JOBS[chapter] = [] if committed(chapter, jobs) else [job.name for job in jobs]
+            whole = POOLED or committed(chapter, jobs)
+            JOBS[chapter] = [] if whole else [job.name for job in jobs]
+            KEYS[chapter] = [job.name for job in jobs]
     except ValueError as error:
         raise WorkflowError(str(error))
     EXECUTED = [f"{BUILD}/notebooks/{source.name}" for source in SOURCES]
@@ -97,9 +100,13 @@ rule join:
         ],
     output:
         f"{BUILD}/tables/{{chapter}}/manifest.json",
+    params:
+        jobs=lambda wildcards: KEYS[wildcards.chapter],
+        cores=workflow.cores if POOLED else 0,
+    threads: workflow.cores if POOLED else 1
     shell:
         "{PYTHON:q} -m study.tables {wildcards.chapter} {BUILD}/tables/{wildcards.chapter}"
-        " --profile {YAML}"
+        " --profile {YAML} --cores {params.cores}"
 
 
 rule notebook:

@@ -165,11 +165,14 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("chapter")
     parser.add_argument("folder", type=Path, help="where the tables go")
     parser.add_argument("--profile", type=Path, required=True)
+    parser.add_argument("--cores", type=int, default=0, help="make what is missing on so many")
     options = parser.parse_args(given)
     try:
-        chosen = chapters.profile(options.chapter, options.profile)
-        write(options.chapter, plan(options.chapter, chosen), options.folder)
-    except (OSError, ValueError) as error:
+        jobs = plan(options.chapter, chapters.profile(options.chapter, options.profile))
+        if options.cores and not committed(options.chapter, jobs):
+            make_all(jobs, options.cores)
+        write(options.chapter, jobs, options.folder)
+    except (OSError, RuntimeError, ValueError) as error:
         print(f"\n{error}\n", file=sys.stderr)
         return 1
     return 0
