@@ -48,12 +48,12 @@ record-book: $(READY) ## the book of the committed record, warnings are errors
 	@echo "The book: file://$(CURDIR)/$(call PAGE,record)"
 
 test: lint record-book ## lint, types, book of the record, unit and property tests, nbval
-	$(BIN)/python -m pytest -n $(CORES)
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
 	OMP_NUM_THREADS=1 STUDY_TABLES="$(CURDIR)/tests/reference/tables" \
 	  $(BIN)/python -m pytest -n $(CORES) --dist loadfile --nbval tests/reference
 
 test-plain: $(READY) ## the fast tests again, with one thread and torch's plainest kernels
-	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n $(CORES) -m "not slow"
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "not slow"
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

@@ -110,9 +110,22 @@ def test_the_interface_imports_nothing_local():
     ids=lambda path: path.stem,
 )  # fmt: skip
 def test_an_estimator_imports_the_interface_and_what_estimators_share(path):
-    shared = {"distances", "critic", "queries", "spectra"}
+    shared = {"distances", "critic", "bound", "queries", "spectra", "kernels"}
     allowed = {f"ibcore.{room}" for room in ("interface", "checks", "discrete", "threads")}
     assert local_imports(path) <= allowed | {f"ibcore.estimators.{room}" for room in shared}
+
+
+@pytest.mark.parametrize(
+    ("folder", "others"),
+    [("ibcore", {"study", "pipeline"}), ("study", {"pipeline", "notebooks"})],
+)
+def test_the_package_knows_no_study_and_the_study_no_pipeline(folder, others):
+    paths = (PACKAGE.parent / folder).rglob("*.py")
+    known = {node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8")))}
+    names = {n.module for n in known if isinstance(n, ast.ImportFrom) and n.module}
+    names |= {alias.name for n in known if isinstance(n, ast.Import) for alias in n.names}
+    assert names
+    assert not {name.split(".")[0] for name in names} & others
 
 
 @pytest.mark.parametrize("room", ["models", "hooks"])

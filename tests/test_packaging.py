@@ -83,13 +83,15 @@ def _imports(folder):
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("ibcore", []), ("pipeline", ["study"]), ("tests", ["study", "test"])]
+    ("folder", "extras"),
+    [("ibcore", []), ("study", ["study"]), ("pipeline", ["study"]), ("tests", ["study", "test"])],
 )
 def test_what_is_imported_is_required(folder, extras):
     names = [requirement.name for requirement in requirements(*extras)]
-    required = {IMPORTED_AS.get(name, name) for name in names} | {"nbclient"}  # papermill's
+    required = {IMPORTED_AS.get(name, name) for name in names} | {"nbclient", "myst_nb"}
+    # papermill's, and jupyter-book's
     imported = set(_imports(folder)) - set(sys.stdlib_module_names)
-    assert imported - required <= {"ibcore", "pipeline", "closeness"}
+    assert imported - required <= {"ibcore", "study", "pipeline", "closeness"}
 
 
 def test_installed_files_hold_style_types_and_hashes():
