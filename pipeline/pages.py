@@ -1,6 +1,7 @@
 """Pages that are written: figures.md out of the ledgers, data.md out of the manifests."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import nbformat
 import pandas as pd
 
 from study import settings
+from study.closure import ROOT
 from study.jobs import MANIFEST
 from study.ledger import MIME, ours
 
@@ -36,9 +38,9 @@ Rows without brackets are from before the interval: their verdict rests on mean 
 """
 DATA = """# The data of each figure
 
-What the figures and numbers are drawn from: one table a row, in
-[Parquet](https://parquet.apache.org), as the jobs wrote it. Each row names its job; the manifest
-says what the job was asked, by which sources, on what, and how long it took. In Python:
+What the figures and numbers are drawn from, as the jobs wrote it, in
+[Parquet](https://parquet.apache.org). Each row names its job in the column `job`. The manifest says
+what the job was asked, by which sources, on what machine, and how long it took. In Python:
 
 ```python
 import pandas as pd
@@ -113,15 +115,35 @@ def data_page(tables: Path) -> str:
             continue
         facts = json.loads((tables / chapter / MANIFEST).read_text(encoding="utf-8"))
         hours = sum(job["seconds"] for job in facts["jobs"].values()) / 3600
-        page += f"\n## {{doc}}`notebooks/{stem}`\n\n"
-        page += f"{len(facts['jobs'])} jobs, {hours:.2f} hours of one core. "
-        page += f"{{download}}`manifest <tables/{chapter}/{MANIFEST}>`\n\n"
-        page += "| table | rows | kB |\n|---|---|---|\n"
+        says = described(chapter)
+        page += f"\n## {_title(stem)}\n\n"
+        page += f"[The chapter](notebooks/{stem}.ipynb) has {len(facts['jobs'])} jobs, "
+        page += f"{hours:.2f} hours of one core; its "
+        page += f"{{download}}`manifest <tables/{chapter}/{MANIFEST}>`.\n\n"
+        page += "| Table | Rows | kB | What it holds |\n|---|---|---|---|\n"
         for name, entry in facts["tables"].items():
             file = f"{chapter}/{name}.parquet"
             size = (tables / file).stat().st_size / 1000
             link = f"{{download}}`{name} <tables/{file}>`"
-            page += f"| {link} | {entry['rows']} | {size:.0f} |\n"
+            page += f"| {link} | {entry['rows']} | {size:.0f} | {says.get(name, '')} |\n"
     if (tables / "claims.parquet").exists():
         page += "\n## All chapters\n\n{download}`claims <tables/claims.parquet>`\n"
     return page
+
+
+def described(chapter: str) -> dict[str, str]:
+    """What each table of a chapter holds, from the docstring of its `run`."""
+    text = settings.chapter_module(chapter).run.__doc__ or ""
+    entry = re.compile(r"^    (\w+(?:, \w+)*): (.*?)(?=^    \w+(?:, \w+)*: |\Z)", re.M | re.S)
+    return {
+        name: " ".join(words.split())
+        for names, words in entry.findall(text)
+        for name in names.split(", ")
+    }
+
+
+def _title(stem: str) -> str:
+    """The title of a chapter."""
+    path = ROOT / "notebooks" / f"{stem}.ipynb"
+    text: str = nbformat.read(path, as_version=4).cells[0].source
+    return next(line[2:] for line in text.splitlines() if line.startswith("# "))

@@ -363,6 +363,14 @@ def test_a_book_is_laid_out_with_its_tables_and_without_old_notebooks(tmp_path):
     assert "{download}`t <tables/names/t.parquet>` | 1 |" in page
 
 
+@pytest.mark.parametrize("chapter", settings.CHAPTERS)
+def test_the_page_of_data_says_what_each_table_holds(chapter):
+    tables, _ = jobs.read_set(ROOT / "tests" / "reference" / "tables" / chapter)
+    says = pages.described(chapter)
+    assert set(tables) <= set(says)
+    assert all(says.values())
+
+
 def test_a_chapter_of_older_sources_says_so(tmp_path):
     text = nbformat.read(SOURCES[2], as_version=4)
     copies = tmp_path / "in"
