@@ -139,7 +139,7 @@ def verify(folder: Path, count: int) -> list[str]:
         except ValueError as error:
             wrong.append(f"{facts['chapter']}: {error}")
             continue
-        found = found[[np.isfinite(tolerance(c)[0]) for c in found["column"]]]
+        found = found[[bool(np.isfinite(tolerance(c)[0])) for c in found["column"]]]
         share = over_spread(folder, found)
         largest = max(largest, float(share.max()))
         limit = 0.0 if same else SHARE
