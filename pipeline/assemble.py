@@ -148,6 +148,7 @@ def _copy_tables(notebooks: list[Path], tables: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     for chapter in _chapters(notebooks):
         if (tables / chapter).exists():
+            read_set(tables / chapter)  # raises where a table is damaged
             shutil.copytree(tables / chapter, folder / chapter)
     values(notebooks).to_parquet(folder / "claims.parquet", index=False, compression="zstd")
 

@@ -20,7 +20,6 @@ from uuid import uuid4
 import pandas as pd
 import torch
 
-from ibcore.training import TrainingDivergedError
 from study import settings
 from study.closure import ROOT, fingerprint
 
@@ -79,7 +78,7 @@ def make(job: Job) -> Path:
     started = time.perf_counter()
     try:
         tables = settings.chapter_module(job.chapter).run(dict(job.arguments))
-    except (ArithmeticError, RuntimeError, ValueError, TrainingDivergedError) as error:
+    except (ArithmeticError, RuntimeError, ValueError) as error:
         raise RuntimeError(
             f"job {job.id} of {job.chapter} failed: {type(error).__name__}: {error}\n"
             f"  its arguments: {json.dumps(job.arguments)}"

@@ -23,7 +23,13 @@ CHAPTERS = {
     "estimators": "05_estimators",
 }
 _MOST_WEIGHTS = 200_000_000  # of one network: 1.6 GB in float64
-_OPTIONS = {"source": ("original", "stand-in", "any"), "dtype": ("float32", "float64")}
+_ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+_OPTIONS = {
+    "source": ("original", "stand-in", "any"),
+    "dtype": ("float32", "float64"),
+    "activation": _ACTIVATIONS,
+    "other_activation": _ACTIVATIONS,
+}
 _NETWORKS = ("widths", "hidden", "small")
 
 
@@ -141,7 +147,8 @@ def _check_value(chapter: str, name: str, value: Any, module: Any) -> None:
             _check_value(chapter, name, item, module)
     elif isinstance(value, str):
         if not value or value not in _OPTIONS.get(name, (value,)):
-            raise ValueError(f"{chapter}: {name} must be one of {_OPTIONS[name]}, got {value!r}")
+            known = _OPTIONS.get(name, "the names that there are")
+            raise ValueError(f"{chapter}: {name} must be one of {known}, got {value!r}")
         if name in module.ESTIMATORS:
             named([value], 1.0)
     elif not isinstance(value, bool):

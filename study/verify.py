@@ -28,6 +28,7 @@ TOLERANCES: Mapping[str, tuple[float, float, str]] = {
     "": (0.01, 0.02, "what is shown has two decimals"),
 }
 SHARE = 0.5  # of the spread over seeds, that a job on another processor may be off by
+ASKED = {"share", "scale", "homophily", "factor", "truth"}  # floats that say what was asked
 TRAINED = ("Mine", "Nwj", "InfoNCE", "Smile")  # critics: a step more or less at their stop
 TRAINED_BITS = 0.1
 
@@ -113,11 +114,27 @@ def picked(facts: Mapping[str, Any], count: int) -> list[str]:
 
 
 def over_spread(folder: Path, found: pd.DataFrame) -> pd.Series:
-    """Return each difference in units of the column's spread over the rows of the whole table."""
+    """Return each difference in units of the column's spread over seeds in the whole table.
+
+    Rows are those of one quantity where all but run, job and measured numbers agree; the spread is
+    the root of their mean variance. Where each quantity has one row, `TOLERANCES` stand in for
+    two spreads.
+    """
     tables = read_set(folder)[0]
-    spread = [tables[r["table"]][r["column"]].std() for _, r in found.iterrows()]
-    share = found["largest"] / np.maximum(np.nan_to_num(spread), 1e-12)
-    return pd.Series(np.where(found["largest"] == 0, 0.0, share), found.index)
+    shares = []
+    for _, row in found.iterrows():
+        spread = _spread(tables[row["table"]], row["column"])
+        share = row["largest"] / spread if spread > 0 else SHARE * row["share"]
+        shares.append(share if row["largest"] else 0.0)
+    return pd.Series(shares, found.index, dtype=float)
+
+
+def _spread(table: pd.DataFrame, column: str) -> float:
+    """Return the standard deviation of a column over seeds; NaN where there is one seed."""
+    given = [c for c in table if c in ASKED or not pd.api.types.is_float_dtype(table[c])]
+    keys = [c for c in given if c not in ("run", "job", "sha256", column)]
+    variances = (table.groupby(keys, sort=False)[column] if keys else table[[column]]).var()
+    return float(np.sqrt(variances.mean()))  # mean leaves out NaN, the variance of one
 
 
 def verify(folder: Path, count: int) -> list[str]:
@@ -165,7 +182,7 @@ def is_stale(folder: Path) -> bool:
     """Return whether a committed set was made, and verified last, by other sources than today's."""
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except OSError:
+    except (OSError, ValueError):
         return True
     if facts.get("format") != FORMAT:
         return True
