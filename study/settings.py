@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from ibcore import models
 from ibcore.data import load
 from ibcore.data.originals import DataUnavailableError
 from ibcore.estimators import named
@@ -23,12 +24,11 @@ CHAPTERS = {
     "estimators": "05_estimators",
 }
 _MOST_WEIGHTS = 200_000_000  # of one network: 1.6 GB in float64
-_ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 _OPTIONS = {
     "source": ("original", "stand-in", "any"),
     "dtype": ("float32", "float64"),
-    "activation": _ACTIVATIONS,
-    "other_activation": _ACTIVATIONS,
+    "activation": tuple(models._ACTIVATIONS),
+    "other_activation": tuple(models._ACTIVATIONS),
 }
 _NETWORKS = ("widths", "hidden", "small")
 
