@@ -20,6 +20,7 @@ from study.measures import (
     float_type,
     histogram_rows,
     noise_policies,
+    noise_rows,
     placed,
     plane_rows,
     stacked,
@@ -120,6 +121,7 @@ def run(arguments: Mapping[str, Any]) -> Tables:
     policies: the same: all noise policies at fewer snapshots.
     rules: network, run, layer, by ("distance" or "squared distance"), noise (sigma squared of the
         percentile rule at the last epoch).
+    by_noise: `measures.noise_rows` of the last epoch, network, run.
     distances: left, right, share, network, run, layer: at the last epoch, of the first seed.
     rescaled: network (the FCN), run, policy, factor (on the first layer), layer, i_xz: at the
         last epoch.
@@ -187,6 +189,7 @@ def _planes(kind: str, ds: Dataset, a: Mapping[str, Any]) -> Tables:
         "planes": plane_rows(planes.plane(), network=kind),
         "policies": plane_rows(compared.plane(), network=kind),
         "rules": pd.DataFrame({**keys, **row} for row in _rules(last)),
+        "by_noise": noise_rows(last, ds.y, **keys),
     }
     if a["distances"]:
         rows = [histogram_rows(z, **keys, layer=layer) for layer, z in last.items()]

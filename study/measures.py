@@ -16,6 +16,7 @@ from ibcore.plane import InformationPlane
 from ibcore.training import default_device
 
 Tables = dict[str, pd.DataFrame]
+VARIANCES = np.geomspace(1e-4, 1, 9).tolist()  # sigma squared, squared activation
 
 
 def placed(model: nn.Module, ds: Dataset) -> nn.Module:
@@ -80,6 +81,23 @@ def noise_policies(
         "proportional": Pairwise(noise.Proportional()),
         "likelihood": Pairwise(likelihood),
     }
+
+
+def noise_rows(layers: Mapping[str, Tensor], y: Tensor, **keys: Any) -> pd.DataFrame:
+    """Return the lower bound under each of `VARIANCES`: layer, scale (sigma squared), i_xz, i_zy.
+
+    Args:
+        layers: name → activations, shape (n_samples, ...).
+        y: labels, shape (n_samples,).
+        keys: columns of one value, such as the run.
+    """
+    found = {(k, v): Pairwise(v)(z, y)["BD"] for k, z in layers.items() for v in VARIANCES}
+    return pd.DataFrame(
+        [
+            {**keys, "layer": layer, "scale": scale, "i_xz": mi.i_xz, "i_zy": mi.i_zy}
+            for (layer, scale), mi in found.items()
+        ]
+    )
 
 
 def histogram_rows(z: Tensor, **keys: Any) -> pd.DataFrame:

@@ -53,7 +53,8 @@ class Settings:
     lenet_batch: int = 64  # images a step
     snapshots: int = 20  # epochs looked at, even on a log axis
     policy_snapshots: int = 6  # epochs at which all noise policies are compared
-    noise_variance: float = 0.1  # sigma squared, squared activation
+    low_noise: float = 0.001  # sigma squared, squared activation
+    noise_variance: float = 0.1  # the same, of all planes that say nothing else
     layer_noise: tuple[float, ...] = (5.0, 2.0, 0.3, 0.125)  # sigma squared of each layer of LeNet
     sizes: tuple[int, ...] = (500, 1000, 2000, 4000)  # training images, for the test of accuracy
     size_runs: int = 3  # networks (seeds) a size
@@ -78,6 +79,11 @@ def check(settings: Settings) -> None:
                 f"mnist: {name} must lead from {_PIXELS} pixels to {_CLASSES} classes by two "
                 f"hidden layers or more, got {list(widths)}"
             )
+    if not float(f"{s.low_noise:g}") < float(f"{s.noise_variance:g}"):  # their labels
+        raise ValueError(
+            "mnist: low_noise must be below noise_variance, in their first six digits, got "
+            f"{s.low_noise} and {s.noise_variance}"
+        )
     if len(s.layer_noise) != len(_POOLED):
         raise ValueError(
             f"mnist: layer_noise needs a variance for each of the layers {_POOLED}, got "
@@ -110,6 +116,7 @@ def jobs(settings: Settings) -> dict[str, dict[str, Any]]:
     for kind, short in NETWORKS.items():
         looks = {"snapshots": s.snapshots, "policy_snapshots": s.policy_snapshots}
         asked = {"part": "planes", "size": s.size, "noise_variance": s.noise_variance, **looks}
+        asked |= {"low_noise": s.low_noise}
         asked |= {"layer_noise": s.layer_noise} if kind == "LeNet" else {}
         for seed in range(s.seed, s.seed + s.runs):
             found[f"{short}-{seed}"] = shared | _training(s, kind) | asked | {"seed": seed}
@@ -152,6 +159,8 @@ def run(arguments: Mapping[str, Any]) -> Tables:
     policies: the same, all noise policies at fewer snapshots.
     rules: network, run, layer, by ("distance" or "squared distance"), noise: the variance that the
         percentile rule reads off the training images at the last epoch; FCN and LeNet alone.
+    by_noise: `measures.noise_rows` of the training images at the same epoch, network, run; FCN and
+        LeNet alone.
     distances: `measures.histogram_rows`, network, layer: the same epoch, first seed alone.
     sizes: `History.table`, size (training images).
     large: rows of the planes, measured ("all" images or a "part" of them).
@@ -220,8 +229,9 @@ def _planes(ds: Dataset, a: Mapping[str, Any]) -> Tables:
 
 def _estimators(a: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the pairwise estimates with constant noise, LeNet's by layer too, and with any."""
-    policies = measures.noise_policies(None, a["noise_variance"], _LIKELIHOOD_SAMPLES)
-    label = next(iter(policies))
+    low, high = a["low_noise"], a["noise_variance"]
+    policies = measures.noise_policies(low, high, _LIKELIHOOD_SAMPLES)
+    label = list(policies)[1]
     constant: dict[str, Any] = {label: policies[label]}
     if a["network"] == "LeNet":
         by_layer = zip(_POOLED, map(Pairwise, a["layer_noise"]), strict=True)
@@ -240,7 +250,11 @@ def _spread(model: nn.Module, ds: Dataset, a: Mapping[str, Any]) -> Tables:
         for layer, z in found.items()
         for power, by in ((1, "distance"), (2, "squared distance"))
     ]
-    tables = {"rules": pd.DataFrame(rules)}
+    measured = {layer: found[layer] for layer in _layers(a)}
+    tables = {
+        "rules": pd.DataFrame(rules),
+        "by_noise": measures.noise_rows(measured, ds.y[ds.train], **keys),
+    }
     if a["seed"] == a["subset"]:  # the first seed
         shown = _UNPOOLED if lenet else _layers(a)
         rows = [measures.histogram_rows(found[k], network=a["network"], layer=k) for k in shown]

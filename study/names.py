@@ -13,7 +13,16 @@ from ibcore.hooks import ActivationTracker
 from ibcore.models import FullyConnected, Recurrent
 from ibcore.recorder import PlaneRecorder
 from ibcore.training import fit, snapshot_epochs
-from study.measures import Tables, facts, float_type, noise_policies, placed, plane_rows, stacked
+from study.measures import (
+    Tables,
+    facts,
+    float_type,
+    noise_policies,
+    noise_rows,
+    placed,
+    plane_rows,
+    stacked,
+)
 
 MAY_BE_EMPTY = frozenset({"others"})
 MAY_BE_ZERO: frozenset[str] = frozenset()
@@ -86,6 +95,7 @@ def run(arguments: Mapping[str, Any]) -> Tables:
     weights: network, activation, run, count (weights of a network).
     planes: rows of the planes, network: both constant noises at all snapshots.
     policies: the same, and activation: all noise policies at fewer snapshots.
+    by_noise: `measures.noise_rows` of the last epoch, network, run.
     others: the same as planes, of the estimators that were asked for.
     """
     a = dict(arguments)
@@ -136,10 +146,15 @@ def _planes(kind: str, ds: Dataset, a: Mapping[str, Any]) -> Tables:
     few = snapshot_epochs(a["epochs"], a["policy_snapshots"])
     planes, compared = (PlaneRecorder(ds.y, e, check=False) for e in (constant, policies))
 
+    scales: list[pd.DataFrame] = []
+
     def watch(snapshot: Any) -> None:
         planes(snapshot)
         if snapshot.epoch in few:
             compared(snapshot)
+        if snapshot.epoch == a["epochs"]:
+            found = noise_rows(snapshot.activations, ds.y, network=kind, run=a["seed"])
+            scales.append(found)
 
     looks = sorted({*snapshot_epochs(a["epochs"], a["snapshots"]), *few})
     scores = _train(kind, ds, a, looks, watch)
@@ -150,6 +165,7 @@ def _planes(kind: str, ds: Dataset, a: Mapping[str, Any]) -> Tables:
         "weights": pd.DataFrame([{**keys, "run": a["seed"], "count": count}]),
         "planes": plane_rows(planes.plane(), network=kind),
         "policies": plane_rows(compared.plane(), **keys),
+        "by_noise": pd.concat(scales),
     }
 
 

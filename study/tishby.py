@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
@@ -15,7 +14,16 @@ from ibcore.estimators import Binning, Pairwise, named
 from ibcore.models import FullyConnected
 from ibcore.recorder import PlaneRecorder
 from ibcore.training import History, Snapshot, snapshot_epochs
-from study.measures import Tables, check_rows, facts, float_type, placed, plane_rows, stacked
+from study.measures import (
+    Tables,
+    check_rows,
+    facts,
+    float_type,
+    noise_rows,
+    placed,
+    plane_rows,
+    stacked,
+)
 
 MAY_BE_EMPTY = frozenset({"others"})
 MAY_BE_ZERO: frozenset[str] = frozenset()
@@ -23,7 +31,6 @@ MAY_REPEAT: frozenset[str] = frozenset()
 ESTIMATORS = frozenset({"others"})
 BLOCK = 10  # seeds that are trained at once
 BOUND_BLOCK = 5  # of these where bounds are measured, which take as long as the training
-VARIANCES = np.geomspace(1e-4, 1, 9).tolist()  # sigma squared, squared activation
 EDGES = [5, 10, 20, 30, 50, 100, 200, 500]  # bin edges on [-1, 1]
 _SHARED = [
     "data", "widths", "activation", "epochs", "learning_rate", "batch_size", "snapshots", "dtype",
@@ -117,8 +124,8 @@ def run(arguments: Mapping[str, Any]) -> Tables:
     checks: what was checked of the planes and the bounds at the first run, share.
     gradients: `History.gradients` of the largest share, share.
     bounds: rows of the planes between two bounds, share.
-    by_noise, by_bins: run, layer, scale (noise variance; bin edges), i_xz (bits): the networks of
-        the last epoch under other assumptions.
+    by_noise: `measures.noise_rows` of the last epoch, run.
+    by_bins: run, layer, scale (bin edges), i_xz (bits): the same under other bins.
     kinds: rows of the planes with the same bins, activation.
     others: rows of the planes of the estimators that were asked for, share.
     """
@@ -193,13 +200,16 @@ def _bounds(ds: Dataset, a: Mapping[str, Any]) -> Tables:
 
 
 def _scales(snapshot: Snapshot, y: Tensor) -> Tables:
-    """Return I(X;T) of the layers by the noise and by the bins that are assumed."""
-    by_noise, by_bins = [], []
-    for layer, z in snapshot.activations.items():
-        at = {"run": snapshot.run, "layer": layer}
-        by_noise += [{**at, "scale": v, "i_xz": Pairwise(v)(z, y)["BD"].i_xz} for v in VARIANCES]
-        by_bins += [{**at, "scale": n, "i_xz": Binning(n)(z, y)["Binning"].i_xz} for n in EDGES]
-    return {"by_noise": pd.DataFrame(by_noise), "by_bins": pd.DataFrame(by_bins)}
+    """Return what the layers have by the noise and by the bins that are assumed."""
+    by_bins = [
+        (snapshot.run, layer, count, Binning(count)(z, y)["Binning"].i_xz)
+        for layer, z in snapshot.activations.items()
+        for count in EDGES
+    ]
+    return {
+        "by_noise": noise_rows(snapshot.activations, y, run=snapshot.run),
+        "by_bins": pd.DataFrame(by_bins, columns=["run", "layer", "scale", "i_xz"]),
+    }
 
 
 def _kinds(ds: Dataset, a: Mapping[str, Any]) -> Tables:

@@ -14,6 +14,7 @@ from ibcore.estimators import Pairwise, noise
 from ibcore.models import FullyConnected, GraphConvolutional
 from ibcore.training import snapshot_epochs
 from study import cora, settings
+from study.measures import VARIANCES
 
 NETWORKS = {"FCN": FullyConnected, "GCN": GraphConvolutional}
 TINY = {
@@ -46,6 +47,7 @@ PROMISED = {
         "planes": PLANE,
         "policies": PLANE,
         "rules": {"network", "run", "layer", "by", "noise"},
+        "by_noise": {"network", "run", "layer", "scale", "i_xz", "i_zy"},
         "distances": {"left", "right", "share", "network", "run", "layer"},
         "rescaled": {"network", "run", "policy", "factor", "layer", "i_xz"},
     },
@@ -235,6 +237,10 @@ def test_planes_and_rules_are_those_of_the_activations(made, ds, kind):
                     assert row["i_xz"].tolist() == pytest.approx([mi.i_xz], **CLOSE), where
                     assert row["i_zy"].tolist() == pytest.approx([mi.i_zy], **CLOSE), where
     for layer, z in seen[3].items():
+        for variance in VARIANCES:
+            mi = Pairwise(variance)(z, ds.y)["BD"]
+            row = rows(found["by_noise"], network=kind, layer=layer, scale=variance)
+            assert row[["i_xz", "i_zy"]].iloc[0].tolist() == pytest.approx(mi[:2], **CLOSE)
         for power, by in ((1, "distance"), (2, "squared distance")):
             row = rows(found["rules"], network=kind, layer=layer, by=by)
             expected = [noise.Percentile(power=power)(z)]

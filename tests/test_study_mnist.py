@@ -15,7 +15,7 @@ from ibcore.models import FullyConnected, LeNet
 from ibcore.plane import COLUMNS
 from ibcore.training import default_device, fit, snapshot_epochs
 from study import mnist, settings
-from study.measures import float_type
+from study.measures import VARIANCES, float_type
 
 # The same sums in the same order; only their share of threads may differ, by float64's last digits.
 BITS = {"rtol": 0, "atol": 1e-9}
@@ -53,6 +53,7 @@ PROMISED = {
     "planes": [*PLANE, "network"],
     "policies": [*PLANE, "network"],
     "rules": ["network", "run", "layer", "by", "noise"],
+    "by_noise": ["network", "run", "layer", "scale", "i_xz", "i_zy"],
     "distances": ["left", "right", "share", "network", "layer"],
     "sizes": [*SCORES, "size"],
     "large": [*PLANE, "measured"],
@@ -126,6 +127,7 @@ def test_more_of_something_keeps_the_jobs_that_were_there(more):
         ({"other_snapshots": 9}, ["others-fcn", "others-lenet"]),
         ({"size_epochs": 9}, ["size"]),
         ({"all_size": 50_000}, ["large"]),
+        ({"low_noise": 0.01}, ["fcn", "lenet", "small"]),
         ({"noise_variance": 1.0},
          ["fcn", "lenet", "small", "large-constant", "others-fcn", "others-lenet"]),
     ],
@@ -180,7 +182,7 @@ def test_every_table_has_the_promised_columns(joined):
     assert {name: list(table.columns) for name, table in joined.items()} == PROMISED
     for name, table in joined.items():
         keys = [c for c in table if c in {"run", "epoch", "layer", "estimator", "network", "by"}]
-        keys += [c for c in table if c in {"size", "measured", "policy", "left"}]
+        keys += [c for c in table if c in {"size", "measured", "policy", "left", "scale"}]
         assert not table.duplicated(keys).any(), name
 
 
@@ -249,8 +251,14 @@ def test_lenet_agrees_with_its_training_by_hand(joined):
     rows = joined["policies"][joined["policies"]["network"] == "LeNet"]
     own = dict(zip(("pool1", "pool2", "relu3", "linear2"), s.layer_noise, strict=True))
     assert list(rows["layer"].unique()) == [*own]
+    scales = joined["by_noise"].query("network == 'LeNet' and run == @s.seed")
+    scales = scales.set_index(["layer", "scale"])[["i_xz", "i_zy"]]
     for layer, variance in own.items():
+        for scale in VARIANCES:
+            mi = Pairwise(scale)(found[layer], ds.y[ds.train])["BD"]
+            np.testing.assert_allclose(scales.loc[layer, scale], mi[:2], **BITS)
         for label, policy in {
+            "σ² = 0.001": 0.001,
             "σ² = 0.1": 0.1,
             "per layer": variance,
             "percentile rule": noise.Percentile(),

@@ -20,9 +20,9 @@ from ibcore.settling import CHECKS
 from ibcore.training import snapshot_epochs
 from study.comparisons import chosen
 from study.ledger import Ledger
-from study.measures import facts, float_type
+from study.measures import VARIANCES, facts, float_type
 from study.settings import make
-from study.tishby import BLOCK, BOUND_BLOCK, EDGES, VARIANCES, Settings, jobs, run
+from study.tishby import BLOCK, BOUND_BLOCK, EDGES, Settings, jobs, run
 
 SHARES = ("planes", "gradients", "bounds")  # parts that train the networks of a share
 PLANE = [*COLUMNS, "n_samples", "label_entropy"]
@@ -33,7 +33,7 @@ PROMISED = {
     "checks": [*KEYS, *CHECKS, "share"],
     "gradients": ["run", "epoch", "weight", "mean_norm", "deviation_norm", "weight_norm"],
     "bounds": [*PLANE, "share"],
-    "by_noise": ["run", "layer", "scale", "i_xz"],
+    "by_noise": ["run", "layer", "scale", "i_xz", "i_zy"],
     "by_bins": ["run", "layer", "scale", "i_xz"],
     "kinds": [*PLANE, "activation"],
     "others": [*PLANE, "share"],
