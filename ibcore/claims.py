@@ -7,7 +7,10 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "not testable", "stand-in", "reduced run")
+VERDICTS = (
+    "reproduced", "partly", "not reproduced", "theorem", "saturated", "badly put", "not testable",
+    "stand-in", "reduced run",
+)  # fmt: skip
 _LEVEL, _RESAMPLES = 0.95, 9999
 
 
@@ -26,8 +29,13 @@ class Claim:
         unit: of the values, "" for none.
         source: "original", or the name of the stand-in data.
         full: whether the run had the published length; a shorter one decides nothing.
+        saturated: whether the points that a value is made of sit at log₂N, for each value.
+        theorem: whether a proof, and no run, decides; `accepted` is then what it says.
+        flaw: why the claim can't be tested as it is put; it is kept, and decides nothing.
+        instead: key of the better claim that stands beside it.
     Raises:
-        ValueError: an interval from high to low, or a value that is not finite.
+        ValueError: an interval from high to low, a value that is not finite or that a theorem
+            rules out, or not one entry of `saturated` a value.
     """
 
     key: str
@@ -40,12 +48,23 @@ class Claim:
     unit: str = ""
     source: str = "original"
     full: bool = True
+    saturated: tuple[bool, ...] = ()
+    theorem: bool = False
+    flaw: str = ""
+    instead: str = ""
 
     def __post_init__(self) -> None:
         if not self.accepted[0] <= self.accepted[1]:
             raise ValueError(f"{self.key}: accepted runs from low to high, got {self.accepted}")
         if not np.isfinite(self.values).all():
             raise ValueError(f"values of {self.key!r} must be finite, got {self.values}")
+        if self.saturated and len(self.saturated) != len(self.values):
+            raise ValueError(
+                f"{self.key}: saturated needs an entry for each of {len(self.values)} values, got "
+                f"{len(self.saturated)}"
+            )
+        if self.theorem and self.values and self.agreement < 1:
+            raise ValueError(f"{self.key}: a theorem rules out one of the values {self.values}")
 
     @property
     def measured(self) -> float:
@@ -81,13 +100,24 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Where the interval of the mean lies: accepted, across an edge, or outside."""
-        if not self.values:
+        """One of `VERDICTS`; the first three say where the interval of the mean lies.
+
+        All of it is accepted, it crosses an edge, or it lies outside. A claim that accepts every
+        number, or has no values, is not testable; one whose points sit at log₂N in half of the
+        values or more is saturated, whatever its interval.
+        """
+        if not self.values or np.isinf(self.accepted).all():
             return "not testable"
         if self.source != "original":
             return "stand-in"
         if not self.full:
             return "reduced run"
+        if self.flaw:
+            return "badly put"
+        if self.theorem:
+            return "theorem"
+        if self.saturated and np.mean(self.saturated) >= 0.5:
+            return "saturated"
         low, high = self.interval
         if self.accepted[0] <= low and high <= self.accepted[1]:
             return "reproduced"

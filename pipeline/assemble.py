@@ -46,12 +46,20 @@ def assemble(notebooks: list[Path], target: Path, tables: Path, pages: Path = PA
     (part / "figures.md").write_text(figures(notebooks), encoding="utf-8")
     (part / "data.md").write_text(data_page(part / "tables"), encoding="utf-8")
     for path in notebooks:
+        copy = part / "notebooks" / path.name
+        notebook = nbformat.read(copy, as_version=4)
+        _leave_out(notebook)
         if lags(path, tables):
-            copy = part / "notebooks" / path.name
-            notebook = nbformat.read(copy, as_version=4)
             notebook.cells.insert(1, new_markdown_cell(LAGS, id="lags"))
-            nbformat.write(notebook, copy)
+        nbformat.write(notebook, copy)
     swap(part, target)
+
+
+def _leave_out(notebook: nbformat.NotebookNode) -> None:
+    """Take out the section tagged "optional" where none of its cells has shown anything."""
+    optional = [cell for cell in notebook.cells if "optional" in cell.metadata.get("tags", [])]
+    if not any(cell.get("outputs") for cell in optional):
+        notebook.cells = [cell for cell in notebook.cells if cell not in optional]
 
 
 def lags(executed: Path, tables: Path) -> bool:

@@ -9,7 +9,7 @@ from myst_nb import glue
 
 from ibcore.plane import COLUMNS, KEYS, InformationPlane
 from ibcore.settling import CHECKS
-from study.ledger import Ledger, number
+from study.ledger import Ledger, decimals, number
 
 Planes = Mapping[str, InformationPlane]
 SCORES = ["train_accuracy", "test_accuracy", "train_loss", "test_loss"]
@@ -143,6 +143,78 @@ def rise(plane: InformationPlane, estimator: str, column: str = "i_xz") -> pd.Se
     return gain
 
 
+def learned(scores: pd.DataFrame, share: float = 0.95) -> pd.Series:
+    """Return the first epoch at which each run's training accuracy is that share or more.
+
+    Runs that never get there are missing.
+
+    Args:
+        scores: `History.table` of one network.
+        share: of the training samples.
+    """
+    found: pd.Series = scores[scores["train_accuracy"] >= share].groupby("run")["epoch"].min()
+    return found
+
+
+def since(
+    plane: InformationPlane, estimator: str, layer: str, column: str, start: pd.Series | int
+) -> pd.Series:
+    """Return, for each run, a layer's last bits less those at the first look from an epoch on.
+
+    A start that no value of the plane decides has no bias, as the peak of a course has. Runs
+    without a start, or with no look between it and the last one, are missing.
+
+    Args:
+        plane: where it is measured.
+        estimator: in the plane.
+        layer: in the plane.
+        column: "i_xz" or "i_zy".
+        start: epoch, one for all runs or one each, as `learned` gives them.
+    """
+    rows = chosen(plane.select(estimator), layer=layer).sort_values("epoch")
+    starts = start if isinstance(start, int) else rows["run"].map(start)
+    looks = rows[rows["epoch"] >= starts].groupby("run")[column]
+    found: pd.Series = looks.last() - looks.first()
+    return found[looks.count() > 1]
+
+
+def saturated(
+    plane: InformationPlane,
+    estimator: str,
+    layers: Sequence[str] = (),
+    course: bool = False,
+) -> pd.Series:
+    """Return, for each run, whether what is read off a plane sits at log₂N, within 1 %.
+
+    Args:
+        plane: what is read.
+        estimator: in the plane.
+        layers: those that are read; none takes all.
+        course: False reads the last epoch, all points of which must sit there; True reads all
+            epochs, of whose points half or more must.
+    """
+    rows = plane.select(estimator)
+    rows = rows[rows["layer"].isin(layers or plane.layers)]
+    if not course:
+        rows = rows[rows["epoch"] == rows["epoch"].max()]
+    top = rows["i_xz"] >= 0.99 * rows["ceiling"].clip(upper=plane.ceiling)
+    shares = top.groupby(rows["run"]).mean()
+    return shares >= (0.5 if course else 1.0)
+
+
+def by_noise(rows: pd.DataFrame, layers: Sequence[str], column: str = "i_xz") -> pd.DataFrame:
+    """Return the last layer's bits less the first's: a row a run, a column a noise variance.
+
+    Args:
+        rows: `measures.noise_rows` of one network.
+        layers: first to last.
+        column: "i_xz" or "i_zy".
+    """
+    wide = rows.pivot(index=["run", "scale"], columns="layer", values=column)
+    found: pd.DataFrame = (wide[layers[-1]] - wide[layers[0]]).unstack("scale")
+    return found
+
+
 def compare(sides: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return means of two networks, the second less the first, and this in units of the spread.
 
@@ -181,7 +253,7 @@ def tell(name: str, value: float | str, digits: int = 2) -> None:
 def tell_claims(ledger: Ledger) -> None:
     """Keep each claim's mean, spread, interval and verdict for the prose, by its key."""
     for key, claim in ledger.claims.items():
-        digits = 0 if claim.unit == "epochs" else 2
+        digits = 0 if claim.unit == "epochs" else decimals(claim)
         tell(key, claim.measured, digits)
         tell(f"{key}-std", claim.spread, digits)
         tell(f"{key}-low", claim.interval[0], digits)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from html import escape
 from math import isinf, isnan
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ibcore.claims import Claim
 MIME = "application/vnd.ibcore.claims+json"
 CLAIMS = Path(__file__).resolve().parent / "claims"
 _NEEDED = ("figure", "claim", "published", "accepted", "reason")
+_MORE = ("unit", "theorem", "flaw", "instead")
 
 
 class Ledger:
@@ -47,17 +49,25 @@ class Ledger:
             )
         self._filled: set[str] = set()
 
-    def fill(self, key: str, values: Iterable[float]) -> Claim:
+    def fill(self, key: str, values: Iterable[float], saturated: pd.Series | None = None) -> Claim:
         """Give a claim its values, one a seed, and return it.
 
+        Args:
+            key: of the claim.
+            values: one a seed.
+            saturated: whether the points behind a value sit at log₂N, by run; `values` then has
+                runs for an index too. None where that is no question.
         Raises:
-            ValueError: a key that the file doesn't have, or that was filled before.
+            ValueError: a key that the file doesn't have, or that was filled before; values that
+                the claim refuses.
         """
         if key not in self.claims or key in self._filled:
             known = sorted(set(self.claims) - self._filled)
             raise ValueError(f"no claim {key!r} to fill: the file has {known} left")
         self._filled.add(key)
-        self.claims[key] = replace(self.claims[key], values=tuple(float(v) for v in values))
+        held = () if saturated is None else saturated[pd.Series(values).index]
+        found, flags = tuple(float(v) for v in values), tuple(map(bool, held))
+        self.claims[key] = replace(self.claims[key], values=found, saturated=flags)
         return self.claims[key]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -70,13 +80,12 @@ class Ledger:
         return pd.DataFrame(
             {
                 "Figure": r["figure"],
-                "Claim": r["claim"],
+                "Claim": stated(r),
                 "Published": r["published"],
                 "Ours": ours(r),
                 "Accepted": f"{r['tolerance']} {r['unit']}".strip(),
                 "Why this interval": r["reason"],
-                "Verdict": r["verdict"]
-                + ("" if r["source"] == "original" else f" ({r['source']})"),
+                "Verdict": _verdict(r),
             }
             for r in self.rows()
         )
@@ -88,8 +97,9 @@ class Ledger:
             f"accepted {r['tolerance']}: {r['verdict']}"
             for r in rows
         )
+        shown = self.table.map(escape).assign(Verdict=[badge(r) for r in rows])
         with pd.option_context("display.max_colwidth", None):  # else claims are cut short
-            html = self.table.to_html(index=False, classes="ledger", border=0)
+            html = shown.to_html(index=False, classes="ledger", border=0, escape=False)
         return {"text/plain": text, "text/html": html, MIME: rows}
 
 
@@ -105,28 +115,37 @@ def read(chapter: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     held = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key, entry in held["claims"].items():
         missing = [name for name in _NEEDED if name not in entry]
-        other = sorted(set(entry) - {*_NEEDED, "unit"})
+        other = sorted(set(entry) - {*_NEEDED, *_MORE})
         if missing or other:
             raise ValueError(f"{path}: {key} lacks {missing} and has {other} that are unknown")
+        if entry.get("instead", key) not in held["claims"]:
+            raise ValueError(f"{path}: {key} names {entry['instead']!r}, which is no claim there")
     return held["claims"], held["full"]
 
 
 def row(claim: Claim) -> dict[str, Any]:
-    """Return a claim rounded to two decimals for print, with its values to twelve digits."""
+    """Return a claim rounded for print, with its values to twelve digits."""
     low, high = (("" if isinf(v) else f"{v:g}") for v in claim.accepted)
-    published = claim.published
+    published, digits = claim.published, decimals(claim)
     return {
-        **{k: v for k, v in asdict(claim).items() if k not in ("accepted", "full")},
+        **{k: v for k, v in asdict(claim).items() if k not in ("accepted", "full", "saturated")},
         "published": published if isinstance(published, str) else f"{published:g}",
-        "measured": number(claim.measured),
-        "spread": number(claim.spread) if len(claim.values) > 1 else "–",
-        "interval": [number(v) for v in claim.interval] if len(claim.values) > 1 else [],
+        "measured": number(claim.measured, digits),
+        "spread": number(claim.spread, digits) if len(claim.values) > 1 else "–",
+        "interval": [number(v, digits) for v in claim.interval] if len(claim.values) > 1 else [],
         "agree": round(claim.agreement * len(claim.values)) if claim.values else 0,
         "n": len(claim.values),
+        "saturated": sum(claim.saturated),
         "values": [float(f"{v:.12g}") for v in claim.values],
         "tolerance": _edges(low, high),
         "verdict": claim.verdict,
     }
+
+
+def decimals(claim: Claim) -> int:
+    """Return how many decimals a claim is shown with: two to four, so that its spread is seen."""
+    shown = claim.spread or abs(claim.measured)
+    return next((digits for digits in (2, 3, 4) if round(shown, digits)), 2)
 
 
 def ours(row: Mapping[str, Any]) -> str:
@@ -141,6 +160,25 @@ def ours(row: Mapping[str, Any]) -> str:
         f"{row['measured']} [{low}, {high}]{unit}, ± {row['spread']} "
         f"(n = {row['n']}, {row['agree']} agree)"
     )
+
+
+def stated(row: Mapping[str, Any]) -> str:
+    """Return a row's claim; where it is badly put, why, and which claim stands instead."""
+    if not row.get("flaw"):
+        return str(row["claim"])
+    instead = f"; see {row['instead']}" if row["instead"] else ""
+    return f"{row['claim']} (badly put: {row['flaw']}{instead})"
+
+
+def badge(row: Mapping[str, Any]) -> str:
+    """Return a row's verdict in HTML, with a class of its own for its colour."""
+    kind = row["verdict"].replace(" ", "-")
+    return f'<span class="verdict {kind}">{escape(_verdict(row))}</span>'
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    named = "" if row["source"] == "original" else f" ({row['source']})"
+    return f"{row['verdict']}{named}"
 
 
 def number(value: float, digits: int = 2) -> str:

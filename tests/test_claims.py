@@ -109,3 +109,40 @@ def test_an_interval_that_runs_from_high_to_low_is_refused(accepted):
 def test_values_that_are_not_finite_are_refused_with_the_key(value):
     with pytest.raises(ValueError, match="gap"):
         claim(1.0, value)
+
+
+def test_a_claim_that_accepts_every_number_tests_nothing():
+    everything = (-math.inf, math.inf)
+    for more in ({}, {"full": False}, {"source": "synthetic digits"}):
+        assert claim(1.0, accepted=everything, **more).verdict == "not testable"
+    assert claim(1.0, accepted=everything).measured == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sits", "verdict"),
+    [
+        ((True, True, True, True), "saturated"),
+        ((True, True, False, False), "saturated"),
+        ((True, False, False, False), "reproduced"),
+        ((), "reproduced"),
+    ],
+)
+def test_values_of_points_at_their_ceiling_decide_nothing(sits, verdict):
+    assert claim(1.4, 1.5, 1.6, 1.5, saturated=sits).verdict == verdict
+
+
+def test_saturated_has_an_entry_a_value():
+    with pytest.raises(ValueError, match="each of 2 values, got 1"):
+        claim(1.4, 1.5, saturated=(True,))
+
+
+def test_a_theorem_decides_and_is_never_contradicted_in_silence():
+    assert claim(1.0, 2.0, theorem=True).verdict == "theorem"
+    with pytest.raises(ValueError, match="gap: a theorem rules out"):
+        claim(1.0, 2.5, theorem=True)
+
+
+def test_a_claim_that_is_badly_put_keeps_its_values_and_decides_nothing():
+    kept = claim(1.5, 1.6, flaw="it can't fail", instead="better")
+    assert (kept.verdict, kept.measured) == ("badly put", pytest.approx(1.55))
+    assert claim(1.5, full=False, flaw="it can't fail").verdict == "reduced run"

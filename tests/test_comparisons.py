@@ -129,3 +129,49 @@ def test_claims_are_told_by_their_keys(monkeypatch):
     show.tell_claims(ledger)
     assert (told["gain"], told["gain-std"], told["gain-low"]) == ("0.20", "0.10", "0.10")
     assert (told["gain-verdict"], told["gain-other-verdict"]) == ("reproduced", "not testable")
+
+
+def test_since_starts_at_the_first_look_from_an_epoch_on():
+    found = plane(seeds=3, epochs=4)
+    rows = found.select("σ² = 0.1 BD").query("layer == 'relu1'").set_index(["run", "epoch"])["i_xz"]
+    starts = pd.Series({0: 2, 1: 4, 2: 1.5})  # the second has nothing after its start
+    change = show.since(found, "σ² = 0.1 BD", "relu1", "i_xz", starts)
+    assert change.to_dict() == pytest.approx(
+        {0: rows[0, 4] - rows[0, 2], 2: rows[2, 4] - rows[2, 2]}
+    )
+    every = show.since(found, "σ² = 0.1 BD", "relu1", "i_xz", 3)
+    assert every.to_dict() == pytest.approx({r: rows[r, 4] - rows[r, 3] for r in range(3)})
+    assert show.since(found, "σ² = 0.1 BD", "relu1", "i_xz", pd.Series(dtype=float)).empty
+
+
+def test_a_run_has_learned_at_its_first_epoch_above_the_share():
+    rows = [(0, 1, 0.5), (0, 2, 0.97), (0, 3, 0.9), (1, 1, 0.2), (1, 2, 0.3), (2, 1, 0.95)]
+    table = pd.DataFrame(rows, columns=["run", "epoch", "train_accuracy"])
+    assert show.learned(table).to_dict() == {0: 2, 2: 1}
+    assert show.learned(table, 0.3).to_dict() == {0: 1, 1: 2, 2: 1}
+
+
+def test_points_sit_at_the_ceiling_at_the_end_or_over_the_course():
+    far = plane(epochs=3, scale=1e4)
+    assert show.saturated(far, "σ² = 0.1 BD").to_dict() == {0: True, 1: True}
+    assert show.saturated(far, "σ² = 0.1 BD", course=True).all()
+    near = plane(epochs=3, scale=0.01)
+    assert not show.saturated(near, "σ² = 0.1 BD", ["relu1"]).any()
+    mixed = plane(epochs=3)
+    mixed.table.loc[mixed.table["layer"] == "relu1", "i_xz"] = mixed.ceiling
+    mixed.table.loc[mixed.table["layer"] == "relu2", "i_xz"] = 1.0
+    assert show.saturated(mixed, "σ² = 0.1 BD", ["relu1"]).all()
+    assert not show.saturated(mixed, "σ² = 0.1 BD").any()  # at the end all points must sit there
+    assert show.saturated(mixed, "σ² = 0.1 BD", course=True).all()  # half of them do
+
+
+def test_by_noise_takes_the_first_layer_off_the_last():
+    y = torch.arange(60) % 3
+    generator = torch.Generator().manual_seed(0)
+    layers = {k: torch.randn(60, 2, generator=generator, dtype=torch.float64) for k in LAYERS}
+    rows = measures.noise_rows(layers, y, network="A", run=4)
+    found = show.by_noise(rows, LAYERS)
+    assert list(found.columns) == measures.VARIANCES
+    for variance in measures.VARIANCES:
+        first, last = (Pairwise(variance)(layers[k], y)["BD"].i_xz for k in LAYERS)
+        assert found.loc[4, variance] == pytest.approx(last - first)

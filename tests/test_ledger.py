@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
@@ -178,7 +179,7 @@ def test_words_of_a_claim_are_text_and_never_markup(write):
     words = "<script>&\"'</td>"
     write(gap=GAP | {"claim": words, "reason": words})
     table = Cells(toy(words)._repr_mimebundle_()["text/html"])
-    assert table.tags == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert table.tags == {"table", "thead", "tbody", "tr", "th", "td", "span"}
     assert table.rows[1][1] == table.rows[1][5] == words
 
 
@@ -186,6 +187,45 @@ def test_a_long_claim_is_shown_whole(write):
     write(gap=GAP | {"claim": 40 * "word ", "reason": 40 * "why "})
     html = toy()._repr_mimebundle_()["text/html"]
     assert html.count("word") == html.count("why") == 40
+
+
+def test_a_claim_that_is_badly_put_says_why_and_names_the_better_one(write):
+    write(gap=GAP | {"flaw": "it can't fail", "instead": "share"}, share=SHARE)
+    made = toy()
+    made.fill("gap", [0.1, 0.2])
+    assert made.table["Claim"][0].endswith("(badly put: it can't fail; see share)")
+    assert 'class="verdict badly-put"' in made._repr_mimebundle_()["text/html"]
+
+
+def test_a_better_claim_that_is_not_there_is_named(write):
+    write(gap=GAP | {"flaw": "it can't fail", "instead": "other"})
+    with pytest.raises(ValueError, match="gap names 'other'"):
+        toy()
+
+
+def test_what_sits_at_its_ceiling_is_matched_by_run(write):
+    write(gap=GAP)
+    sits = pd.Series({3: False, 4: True, 5: True})
+    kept = toy().fill("gap", pd.Series({5: 0.1, 4: 0.2}), sits)
+    assert kept.saturated == (True, True)
+    assert kept.verdict == "saturated"
+    assert room.row(kept)["saturated"] == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.7800, 0.7804], ("0.7802", "0.0003")),
+        ([0.71, 0.79], ("0.75", "0.06")),
+        ([0.0, 0.0], ("0.00", "0.00")),
+        ([0.001], ("0.001", "–")),
+        ([1e-9, 2e-9], ("0.00", "0.00")),
+    ],
+)
+def test_a_spread_is_shown_with_digits_enough_to_be_seen(write, values, shown):
+    write(gap=GAP)
+    row = room.row(toy().fill("gap", values))
+    assert (row["measured"], row["spread"]) == shown
 
 
 @pytest.mark.parametrize("chapter", sorted(settings.CHAPTERS))

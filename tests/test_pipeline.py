@@ -282,16 +282,45 @@ def toy_tables(folder, commit="abc", seed=0):
 def test_a_ledger_becomes_a_row(tmp_path):
     page = pages.figures([with_claims(tmp_path / "01_a.ipynb", CLAIM)])
     assert page.splitlines()[-2] == (
-        r"| [4.1](notebooks/01_a.ipynb) | gap \|KL − BD\| shrinks | shrinks "
+        r"| [4.1](notebooks/01_a.ipynb)<br>`gap` | gap \|KL − BD\| shrinks | shrinks "
         "| 0.12 [0.11, 0.13] bits, ± 0.01 (n = 3, 3 agree) | ≤ 0.5 bits: read off a plot "
-        "| reproduced |"
+        '| <span class="verdict reproduced">reproduced</span> |'
     )
+    assert page.count("## A title") == 1
+
+
+def test_the_tally_counts_the_verdicts_of_each_chapter_and_of_all(tmp_path):
+    partly = {**CLAIM, "verdict": "partly"}
+    held = {Path("01_a.ipynb"): (CLAIM, partly), Path("02_b.ipynb"): (partly,), Path("x.ipynb"): ()}
+    paths = [with_claims(tmp_path / path, *found) for path, found in held.items()]
+    page = pages.figures(paths)
+    lines = page[page.index("<!-- tally -->") : page.index("<!-- /tally -->")].splitlines()
+    rows = [line.split(" | ")[1:] for line in lines if line.startswith("| [") or "| all" in line]
+    assert rows == [["1", "1", "2 |"], ["–", "1", "1 |"], ["1", "2", "3 |"]]
+
+
+def test_a_section_that_shows_nothing_is_left_out_of_the_book(tmp_path):
+    def laid(*outputs):
+        cells = [new_markdown_cell("# A title"), new_markdown_cell("## Other estimators")]
+        cells += [new_code_cell("plot", outputs=list(outputs)), new_code_cell("always")]
+        for cell in cells[1:3]:
+            cell.metadata["tags"] = ["optional"]
+        path = tmp_path / "01_a.ipynb"
+        nbformat.write(new_notebook(cells=cells), path)
+        assemble.assemble([path], tmp_path / "book", tmp_path / "tables", tmp_path / "pages")
+        found = nbformat.read(tmp_path / "book" / "notebooks" / "01_a.ipynb", as_version=4)
+        return [cell.source for cell in found.cells]
+
+    (tmp_path / "pages").mkdir()
+    assert laid() == ["# A title", "always"]
+    picture = nbformat.v4.new_output("display_data", {"text/plain": "a picture"})
+    assert laid(picture) == ["# A title", "## Other estimators", "plot", "always"]
 
 
 def test_a_stand_in_is_said_aloud_and_never_becomes_the_record(tmp_path):
     path = with_claims(tmp_path / "in" / "03_names.ipynb", CLAIM, {**CLAIM, "source": "made up"})
     last = pages.figures([path]).splitlines()[-2]
-    assert last.endswith("| stand-in: made up |")
+    assert last.endswith('| <span class="verdict reproduced">reproduced (made up)</span> |')
     book = tmp_path / "book"
     kept = with_claims(book / "notebooks" / "03_names.ipynb", CLAIM).read_bytes()
     tables = str(toy_tables(tmp_path / "tables"))
