@@ -1,12 +1,14 @@
 """From a chapter's tables to what its notebook shows: planes, comparisons, numbers for prose."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from myst_nb import glue
 
+from ibcore.claims import Claim
 from ibcore.plane import COLUMNS, KEYS, InformationPlane
 from ibcore.settling import CHECKS
 from study.ledger import Ledger, decimals, number
@@ -213,6 +215,32 @@ def by_noise(rows: pd.DataFrame, layers: Sequence[str], column: str = "i_xz") ->
     wide = rows.pivot(index=["run", "scale"], columns="layer", values=column)
     found: pd.DataFrame = (wide[layers[-1]] - wide[layers[0]]).unstack("scale")
     return found
+
+
+def verdicts_by_noise(
+    claims: Mapping[str, tuple[Claim, pd.DataFrame]], layers: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """Return what claims on I(X;T), last less first layer, would be called under other noises.
+
+    Args:
+        claims: title → the claim, and `measures.noise_rows` of its network with n_samples.
+        layers: title → layers of the network, first to last.
+    Returns:
+        Verdicts: a row a title, a column a noise variance.
+    """
+    found = {}
+    for title, (claim, rows) in claims.items():
+        first, last = layers[title][0], layers[title][-1]
+        top = rows["i_xz"] >= 0.99 * np.log2(rows["n_samples"])
+        sits = top[rows["layer"].isin([first, last])].groupby([rows["scale"], rows["run"]]).all()
+        spans = by_noise(rows, layers[title])
+        found[title] = {
+            f"{scale:.2g}": replace(
+                claim, values=tuple(spans[scale]), saturated=tuple(sits[scale])
+            ).verdict
+            for scale in spans
+        }
+    return pd.DataFrame(found).T
 
 
 def compare(sides: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
