@@ -281,7 +281,7 @@ def tell(name: str, value: float | str, digits: int = 2) -> None:
 def tell_claims(ledger: Ledger) -> None:
     """Keep each claim's mean, spread, interval and verdict for the prose, by its key."""
     for key, claim in ledger.claims.items():
-        digits = 0 if claim.unit == "epochs" else decimals(claim)
+        digits = 0 if claim.unit == "epochs" else decimals(claim.spread or claim.measured)
         tell(key, claim.measured, digits)
         tell(f"{key}-std", claim.spread, digits)
         tell(f"{key}-low", claim.interval[0], digits)
@@ -290,7 +290,11 @@ def tell_claims(ledger: Ledger) -> None:
 
 
 def tell_sides(both: pd.DataFrame) -> None:
-    """Keep the differences of `compare` for the prose."""
+    """Keep the differences of `compare` for the prose, and how many are large or small."""
+    information = both[both.index.str.startswith("I(")]["in deviations"].abs()
+    tell("differences", len(information), 0)
+    tell("differences above five", (information > 5).sum(), 0)
+    tell("differences below one", (information < 1).sum(), 0)
     for quantity, row in both.iterrows():
         tell(f"{quantity} difference", row["difference"])
         tell(f"{quantity} deviations", abs(row["in deviations"]), 1)
@@ -309,5 +313,7 @@ def tell_scores(ends: pd.DataFrame, prefix: str = "network") -> None:
     """Keep the last accuracies of each network for the prose, with their spread over seeds."""
     for name, rows in ends.groupby(prefix, sort=False):
         for part in ("train", "test"):
-            tell(f"{name} {part}", rows[f"{part}_accuracy"].mean())
-            tell(f"{name} {part} spread", rows[f"{part}_accuracy"].std())
+            found = rows[f"{part}_accuracy"]
+            digits = decimals(found.std())
+            tell(f"{name} {part}", found.mean(), digits)
+            tell(f"{name} {part} spread", found.std(), digits)

@@ -126,7 +126,7 @@ def read(chapter: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
 def row(claim: Claim) -> dict[str, Any]:
     """Return a claim rounded for print, with its values to twelve digits."""
     low, high = (("" if isinf(v) else f"{v:g}") for v in claim.accepted)
-    published, digits = claim.published, decimals(claim)
+    published, digits = claim.published, decimals(claim.spread or claim.measured)
     return {
         **{k: v for k, v in asdict(claim).items() if k not in ("accepted", "full", "saturated")},
         "published": published if isinstance(published, str) else f"{published:g}",
@@ -142,10 +142,11 @@ def row(claim: Claim) -> dict[str, Any]:
     }
 
 
-def decimals(claim: Claim) -> int:
-    """Return how many decimals a claim is shown with: two to four, so that its spread is seen."""
-    shown = claim.spread or abs(claim.measured)
-    return next((digits for digits in (2, 3, 4) if round(shown, digits)), 2)
+def decimals(spread: float) -> int:
+    """Return how many decimals a number of this spread is shown with: two to four, to see it."""
+    if isnan(spread):
+        return 2
+    return next((digits for digits in (2, 3, 4) if round(spread, digits)), 2)
 
 
 def ours(row: Mapping[str, Any]) -> str:
