@@ -2,15 +2,22 @@
 
 import io
 import math
+import re
+from pathlib import Path
 
 import matplotlib
+import matplotlib.figure
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from ibcore import InformationPlane, plotting
+from ibcore.claims import VERDICTS
+from ibcore.plotting.style import MARKERS, STYLE, band
+
+ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = ["tanh1", "tanh2", "tanh3"]
 EPOCHS = [1, 10, 100, 1000]
@@ -423,3 +430,42 @@ def test_a_panel_without_rows_is_named():
         plotting.gradient_snr({"a": gradients()}, accuracies={"below": history()[:0]})
     with pytest.raises(ValueError, match=r"no rows in \['FCN'\]"):
         plotting.distances({"FCN": {}})
+
+
+def luminance(colour):
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_words_can_be_read_on_their_ground():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    css = (ROOT / "book" / "_static" / "ib.css").read_text(encoding="utf-8")
+    grounds = re.findall(r"\.verdict[^{]*\{[^}]*?background: (#\w{6});", css)
+    (ink,) = re.findall(r"\.verdict \{[^}]*?[^-]color: (#\w{6});", css)
+    assert len(grounds) >= 6
+    for ground in grounds:
+        assert contrast(ink, ground) >= 4.5, ground  # WCAG AA
+    for drawn in ("#b00020", "0.35"):  # notes and names of limits in figures
+        assert contrast(drawn, "white") >= 4.5
+
+
+def test_every_verdict_has_a_look_of_its_own():
+    css = (ROOT / "book" / "_static" / "ib.css").read_text(encoding="utf-8")
+    for verdict in VERDICTS:
+        assert f".verdict.{verdict.replace(' ', '-')}" in css
+
+
+def test_series_differ_by_more_than_colour():
+    with matplotlib.style.context(STYLE):
+        axis = matplotlib.figure.Figure().subplots()
+        for number in range(len(MARKERS)):
+            rows = pd.DataFrame({"epoch": [1, 2, 3], "run": 0, "value": [1.0, 2.0, 3.0]})
+            band(axis, rows, "value", number, str(number))
+    assert len({line.get_marker() for line in axis.lines}) == len(MARKERS)
+    assert all(len(line.get_xdata()) == 3 for line in axis.lines)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ibcore.plotting.style import LIMIT, STYLE, band, cycle_colour, finish, grid
+from ibcore.plotting.style import DASHES, LIMIT, STYLE, band, cycle_colour, finish, grid
 
 
 def gradient_snr(
@@ -17,7 +17,7 @@ def gradient_snr(
     accuracies: Mapping[str, pd.DataFrame] | None = None,
     note: str = "",
 ) -> Figure:
-    """Draw gradient means (full lines) and deviations (dashed) by epoch, one colour a layer.
+    """Draw gradient means (full lines) and deviations (dashed) by epoch, a colour and marker each.
 
     Lines are geometric means over seeds, bands reach one (geometric) deviation either way.
 
@@ -34,11 +34,11 @@ def gradient_snr(
             for number, (_, rows) in enumerate(table.groupby("weight", sort=False)):
                 for column, style in (("mean", "-"), ("deviation", "--")):
                     label = f"layer {number + 1}" if column == "mean" else None
-                    band(axis, rows, column, cycle_colour(number), style, label, log=True)
+                    band(axis, rows, column, number, label, style, log=True)
             axis.set(xscale="log", yscale="log", xlabel="epoch", title=title)
         axes[0].set_ylabel("norm of the gradient (no unit)")
         for axis, table in zip(axes[len(panels) :], below.values(), strict=True):
-            band(axis, table, "test_accuracy", cycle_colour(6), "-", None)
+            band(axis, table, "test_accuracy", 6, None)
             axis.set(xscale="log", xlabel="epoch", ylim=(0, 1))
             axes[len(panels)].set_ylabel("test accuracy")
         handles, labels = axes[0].get_legend_handles_labels()
@@ -59,11 +59,8 @@ def accuracy(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
     with matplotlib.style.context(STYLE):
         figure, axes = grid(panels.items(), 3, height=2.8)
         for axis, (title, table) in zip(axes, panels.items(), strict=True):
-            for column, colour, label in (
-                ("train_accuracy", cycle_colour(0), "train"),
-                ("test_accuracy", cycle_colour(1), "test"),
-            ):
-                band(axis, table, column, colour, "-", label)
+            for number, part in enumerate(("train", "test")):
+                band(axis, table, f"{part}_accuracy", number, part)
             axis.set(xscale="log", xlabel="epoch", title=title)
         axes[0].set_ylabel("accuracy (share of samples)")
         axes[-1].legend(loc="lower right")
@@ -74,7 +71,7 @@ def accuracy(panels: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
 def sensitivity(
     tables: Mapping[str, pd.DataFrame], *, limits: Mapping[str, float], note: str = ""
 ) -> Figure:
-    """Draw an estimate against the scale that was assumed for it, one colour a layer.
+    """Draw an estimate against the scale that was assumed for it, one colour and marker a layer.
 
     Args:
         tables: x-axis label → columns scale, layer, i_xz (a row a seed, layer and scale).
@@ -86,7 +83,7 @@ def sensitivity(
         for axis, (title, table) in zip(axes, tables.items(), strict=True):
             for number, (_, rows) in enumerate(table.groupby("layer", sort=False)):
                 rows = rows.rename(columns={"scale": "epoch"})
-                band(axis, rows, "i_xz", cycle_colour(number), "-", f"layer {number + 1}")
+                band(axis, rows, "i_xz", number, f"layer {number + 1}")
             for value in limits.values():
                 axis.axhline(value, linestyle=":", **LIMIT)
             axis.set(xscale="log", xlabel=title)
@@ -104,7 +101,7 @@ def sensitivity(
 def distances(
     panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], *, note: str = ""
 ) -> Figure:
-    """Draw the distribution of the pairwise distances in each layer, one colour a layer.
+    """Draw the distribution of the pairwise distances in each layer, one colour and dash a layer.
 
     Args:
         panels: title → layer → share of the pairs in each bin, and the edges of the bins.
@@ -116,7 +113,10 @@ def distances(
             for number, (layer, (shares, edges)) in enumerate(layers.items()):
                 density, colour = shares / np.diff(edges), cycle_colour(number)
                 axis.stairs(density, edges, color=colour, fill=True, alpha=0.2)
-                axis.stairs(density, edges, color=colour, linewidth=1.2, label=layer)
+                axis.stairs(
+                    density, edges, color=colour, linewidth=1.2, label=layer,
+                    linestyle=DASHES[number % len(DASHES)],
+                )  # fmt: skip
             axis.set(xlabel="distance between two samples", title=title)
             axis.legend(loc="upper right")
         axes[0].set_ylabel("density of the pairs")
@@ -127,7 +127,7 @@ def distances(
 def curves(
     panels: Mapping[str, pd.DataFrame], *, x: str, log: bool = False, note: str = ""
 ) -> Figure:
-    """Draw quantities against a setting that was varied, one colour a series, band over seeds.
+    """Draw quantities against a setting that was varied: a colour and marker each, a band over seeds.
 
     Args:
         panels: y-axis label → columns x, series, value (a row a seed, series and setting).
@@ -140,7 +140,7 @@ def curves(
         for axis, (label, table) in zip(axes, panels.items(), strict=True):
             for number, (series, rows) in enumerate(table.groupby("series", sort=False)):
                 rows = rows.rename(columns={"x": "epoch"})
-                band(axis, rows, "value", cycle_colour(number), "-", str(series))
+                band(axis, rows, "value", number, str(series))
             axis.set(xlabel=x, ylabel=label, xscale="log" if log else "linear")
             axis.set_ylim(bottom=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)

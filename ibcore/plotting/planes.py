@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from ibcore.plane import InformationPlane
-from ibcore.plotting.style import LIMIT, STYLE, band, cycle_colour, finish, grid
+from ibcore.plotting.style import LIMIT, STYLE, band, finish, grid
 
 _N_LINES = 24  # epochs that a plane shows, evenly spaced on a log axis
 
@@ -57,7 +57,7 @@ def information_plane(
 def traces(
     panels: Mapping[str, tuple[InformationPlane, str]], *, column: str = "i_xz", note: str = ""
 ) -> Figure:
-    """Draw one coordinate of the plane against the epoch, one colour a layer, band over runs.
+    """Draw one coordinate of the plane by epoch: a colour and marker a layer, a band over runs.
 
     Args:
         panels: title → plane and the name of the estimator in it.
@@ -70,7 +70,7 @@ def traces(
             table = plane.select(estimator)
             for number, layer in enumerate(plane.layers):
                 rows = table[table["layer"] == layer]
-                band(axis, rows, column, cycle_colour(number), "-", f"layer {number + 1}")
+                band(axis, rows, column, number, f"layer {number + 1}")
             limit = plane.ceiling if column == "i_xz" else plane.metadata["label_entropy"]
             axis.axhline(limit, linestyle=":", **LIMIT)
             axis.set(xscale="log", xlabel="epoch", title=title)
@@ -100,7 +100,7 @@ def _draw_plane(axis: Axes, plane: InformationPlane, estimator: str, norm: LogNo
             ecolor=matplotlib.colormaps["viridis"](norm(epoch)), elinewidth=0.8, zorder=2,
         )  # fmt: skip
     _limits(axis, plane.ceiling, h_y)
-    for label, (x, y) in _labels(paths[-1], near=(0.03 * plane.ceiling, 0.06 * h_y)):
+    for label, (x, y) in _labels(paths[-1], near=(0.05 * plane.ceiling, 0.09 * h_y)):
         axis.annotate(
             label, (x, y), xytext=(0, 7), textcoords="offset points", ha="center",
             fontsize=9, fontweight="bold", zorder=5,

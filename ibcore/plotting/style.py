@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 STYLE = str(files("ibcore.plotting") / "ib.mplstyle")
+MARKERS = "osD^vPX"  # of the series, in order
+DASHES: Any = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2))]
 LIMIT: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
 
 
@@ -40,19 +42,27 @@ def band(
     axis: Axes,
     rows: pd.DataFrame,
     column: str,
-    colour: str,
-    style: str,
+    number: int,
     label: str | None,
+    style: str = "-",
     log: bool = False,
 ) -> None:
-    """Draw the mean over seeds by epoch, with a band of one standard deviation."""
+    """Draw the mean over seeds by epoch, with a band of one standard deviation.
+
+    The number of the series gives colour and marker, so that it can be told without colour.
+    """
+    colour = cycle_colour(number)
     values = rows.assign(
         value=np.log(rows[column].where(rows[column] > 0)) if log else rows[column]
     )
     grouped = values.groupby("epoch")["value"]
     mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
     scale: Any = np.exp if log else (lambda v: v)
-    axis.plot(mean.index, scale(mean), linestyle=style, color=colour, label=label)
+    axis.plot(
+        mean.index, scale(mean), linestyle=style, color=colour, label=label,
+        marker=MARKERS[number % len(MARKERS)], markersize=3.6,
+        markevery=(number % 3, max(1, len(mean) // 8)),
+    )  # fmt: skip
     axis.fill_between(
         mean.index,
         scale(mean - spread),
