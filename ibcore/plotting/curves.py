@@ -127,7 +127,7 @@ def distances(
 def curves(
     panels: Mapping[str, pd.DataFrame], *, x: str, log: bool = False, note: str = ""
 ) -> Figure:
-    """Draw quantities against a setting that was varied: a colour and marker each, a band over seeds.
+    """Draw quantities against a setting that was varied, a colour and marker each, band over seeds.
 
     Args:
         panels: y-axis label → columns x, series, value (a row a seed, series and setting).
