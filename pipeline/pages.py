@@ -53,12 +53,6 @@ TABLE = """
 | Figure | Claim | Published | Ours | Accepted, and why | Verdict |
 |---|---|---|---|---|---|
 """
-OLDER = """:::{admonition} Made by an older edition
-:class: warning
-Rows without brackets are from before the interval: their verdict rests on mean ± deviation.
-:::
-
-"""
 DATA = """# The data of each figure
 
 What the figures and numbers are drawn from, as the jobs wrote it, in
@@ -88,8 +82,6 @@ def figures(notebooks: list[Path]) -> str:
     found = {path: list(claims(nbformat.read(path, as_version=4))) for path in notebooks}
     words = {name: badge({"verdict": name, "source": "original"}) for name in VERDICTS}
     page = HEADER.format(tally=tally(found), **words)
-    if any("values" not in claim for held in found.values() for claim in held):
-        page += f"\n{OLDER}"
     for path, held in found.items():
         if held:
             rows = "".join(_row(claim, f"notebooks/{path.name}") for claim in held)
@@ -126,20 +118,11 @@ def _row(claim: dict[str, Any], chapter: str) -> str:
         f"[{claim['figure']}]({chapter})<br>`{claim['key']}`",
         stated(claim),
         claim["published"],
-        _measured(claim),
+        ours(claim),
         f"{claim['tolerance']}{unit}: {claim['reason']}",
         badge(claim),
     ]
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
-
-
-def _measured(claim: dict[str, Any]) -> str:
-    """What a row measured; ledgers of records before the tables have no interval."""
-    if "values" in claim or not claim["n"]:
-        return ours(claim)
-    spread = "" if claim["spread"] == "–" else f" ± {claim['spread']}"
-    unit = f" {claim['unit']}" if claim["unit"] else ""
-    return f"{claim['measured']}{spread}{unit} (n = {claim['n']})"
 
 
 def values(notebooks: list[Path]) -> pd.DataFrame:
@@ -148,7 +131,7 @@ def values(notebooks: list[Path]) -> pd.DataFrame:
         {"chapter": path.stem, "key": claim["key"], "place": place, "value": value}
         for path in notebooks
         for claim in claims(nbformat.read(path, as_version=4))
-        for place, value in enumerate(claim.get("values", []))
+        for place, value in enumerate(claim["values"])
     ]
     return pd.DataFrame(rows, columns=["chapter", "key", "place", "value"])
 
@@ -156,10 +139,6 @@ def values(notebooks: list[Path]) -> pd.DataFrame:
 def data_page(tables: Path) -> str:
     """The page data.md: every table with its rows, size and a link."""
     page = DATA
-    if not list(tables.glob(f"*/{MANIFEST}")):
-        page += (
-            "\nThis record was made before there were tables; the next `make thesis` writes them.\n"
-        )
     for chapter, stem in settings.CHAPTERS.items():
         if not (tables / chapter / MANIFEST).exists():
             continue

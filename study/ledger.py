@@ -165,7 +165,7 @@ def ours(row: Mapping[str, Any]) -> str:
 
 def stated(row: Mapping[str, Any]) -> str:
     """Return a row's claim; where it is badly put, why, and which claim stands instead."""
-    if not row.get("flaw"):
+    if not row["flaw"]:
         return str(row["claim"])
     instead = f"; see {row['instead']}" if row["instead"] else ""
     return f"{row['claim']} (badly put: {row['flaw']}{instead})"
