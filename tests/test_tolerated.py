@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import ibcore
-from ibcore.estimators.tolerated import ToleratedNoise
+from ibcore.tolerated import ToleratedNoise
 from ibcore.models import FullyConnected, GraphConvolutional, LeNet, Recurrent
 
 SEARCH = 0.15  # bits: another draw of the noise, and where the search for it stops
