@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import ibcore
-from ibcore.tolerated import ToleratedNoise
 from ibcore.models import FullyConnected, GraphConvolutional, LeNet, Recurrent
+from ibcore.tolerated import ToleratedNoise
 
 SEARCH = 0.15  # bits: another draw of the noise, and where the search for it stops
 
