@@ -1,6 +1,7 @@
 """Jobs: what takes long, each made once, kept in a folder of its own, and never half written."""
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from study.closure import ROOT, fingerprint
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"
+_SWAP = 0.05  # seconds that a folder may be away while another takes its place
 PACKAGES = ("numpy", "pandas", "scipy", "torch", "torch-geometric")
 
 
@@ -102,9 +104,14 @@ def is_made(job: Job) -> bool:
         return False
     try:
         read_set(job.folder)
-    except (OSError, ValueError) as error:
-        warnings.warn(f"{error}; the job is made again", stacklevel=2)
-        return False
+    except (OSError, ValueError):
+        time.sleep(_SWAP)  # another process may be putting its own in this place
+        try:
+            read_set(job.folder)
+        except (OSError, ValueError) as error:
+            if (job.folder / MANIFEST).exists():
+                warnings.warn(f"{error}; the job is made again", stacklevel=2)
+            return False
     return True
 
 
@@ -146,21 +153,20 @@ def swap(new: Path, folder: Path) -> None:
 
     Where another process does the same at once, the last one stays.
     """
-    for attempt in range(5):
+    for attempt in range(100):
         old = beside(folder)
         with suppress(FileNotFoundError):
             folder.replace(old)
         try:
             new.replace(folder)
-        except OSError:
-            if old.exists() and not folder.exists():
-                old.replace(folder)
-            if attempt == 4 or not folder.exists():
-                raise
-        else:
-            shutil.rmtree(old, ignore_errors=True)
             return
-        shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            with suppress(OSError):  # another one may have put its own there meanwhile
+                old.replace(folder)
+            if attempt == 99 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def read_set(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
