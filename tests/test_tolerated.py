@@ -126,6 +126,18 @@ def test_a_layer_that_the_answer_ignores_has_no_bits(form):
     assert found.reached == 0
 
 
+@pytest.mark.parametrize("form", ["full", "diagonal"])
+def test_units_that_never_change_carry_nothing_and_are_no_directions(form):
+    x, y, net = gaussian(300, 4), torch.arange(300) % 3, reader()
+    one, none = torch.eye(4).double(), torch.zeros(3, 4).double()
+    plain, dead = Read(one, net, one), Read(torch.cat([one, none]), net, torch.cat([one, none]))
+    found, same = (ToleratedNoise(form=form)(m, "layer", x, y) for m in (dead, plain))
+    assert found.directions == same.directions <= 4
+    assert found.rate == pytest.approx(same.rate, abs=SEARCH)
+    still = Read(torch.zeros(4, 4).double(), net, one)
+    assert ToleratedNoise(form=form)(still, "layer", x, y)[:6] == (0, 0, 0, 0, 0, 0)
+
+
 def test_a_linear_answer_has_the_rate_of_parallel_gaussian_channels():
     # Small changes of two logits: KL = ½ p(1−p) (change of their difference)², one direction.
     x, y = gaussian(4000, 3), torch.arange(4000) % 2
@@ -234,6 +246,31 @@ def test_what_no_estimate_can_be_made_from_is_answered_clearly(data, trained):
     scores = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, 1)).double()
     with pytest.raises(ValueError, match=r"logits, shape \(400, classes\), got \(400, 1\)"):
         ToleratedNoise()(scores, "0", x, y)
-    memory = nn.Sequential(nn.LSTM(12, 3)).double()
-    with pytest.raises((TypeError, ValueError)):
-        ToleratedNoise()(memory, "0", x, y)
+    for form in ("full", "diagonal"):
+        with pytest.raises(ValueError, match=r"more than 0\.01 bits under noise of 1e-12"):
+            ToleratedNoise(form=form)(Wild(), "layer", x, y)
+
+
+class Wild(nn.Module):
+    """An answer that turns about within a millionth of its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 2)
+
+    def forward(self, x):
+        return 9 * torch.sin(1e9 * self.layer(x))
+
+
+class Stateful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.memory, self.read = nn.LSTM(12, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.read(self.memory(x)[0])
+
+
+def test_a_layer_that_puts_out_a_tuple_is_named(data):
+    with pytest.raises((TypeError, ValueError), match="memory"):
+        ToleratedNoise()(Stateful(), "memory", *some(data))
