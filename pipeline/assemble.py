@@ -112,14 +112,7 @@ def _write_both(
     new_tables, new_notebooks = beside(folder / "tables"), beside(folder / "executed")
     _copy_tables(notebooks, tables, new_tables)
     _copy_notebooks(notebooks, new_notebooks)
-    listed = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in [*new_notebooks.iterdir(), *new_tables.glob("*.parquet")]
-    } | {
-        f"{path.parent.name}/{MANIFEST}": hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in new_tables.glob(f"*/{MANIFEST}")
-    }
-    text = json.dumps(listed, indent=1, sort_keys=True)
+    text = json.dumps(hashes(new_notebooks, new_tables), indent=1, sort_keys=True)
     (new_tables / LIST).write_text(text + "\n", encoding="utf-8")
     swap(new_tables, folder / "tables")
     if within != ".":
@@ -131,6 +124,20 @@ def _write_both(
     for path in new_notebooks.iterdir():
         path.replace(folder / path.name)
     new_notebooks.rmdir()
+
+
+def hashes(notebooks: Path, tables: Path) -> dict[str, str]:
+    """The SHA-256 of each notebook, of the claims, and of each manifest without its stamp.
+
+    A manifest holds the hashes of its tables, and `study.verify` stamps it later.
+    """
+    found = {path.name: path.read_bytes() for path in notebooks.glob("*.ipynb")}
+    found |= {path.name: path.read_bytes() for path in tables.glob("*.parquet")}
+    for path in tables.glob(f"*/{MANIFEST}"):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts.pop("verified", None)
+        found[f"{path.parent.name}/{MANIFEST}"] = json.dumps(facts, sort_keys=True).encode()
+    return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
 
 
 def cover(notebooks: list[Path], cell: str = "figure-bounds") -> bytes:

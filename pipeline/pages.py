@@ -19,7 +19,8 @@ from study.ledger import MIME, badge, ours, stated
 HEADER = """# Figures and claims
 
 Every claim of the study, published value beside ours, from the ledgers of the executed notebooks,
-which hold them chapter by chapter. `study/claims/` has them as they stood before the runs.
+which hold them chapter by chapter. They stand in `study/claims/`, before the runs that decide them;
+where one was added afterwards, its row says so.
 
 <!-- tally -->
 {tally}
@@ -28,7 +29,8 @@ which hold them chapter by chapter. `study/claims/` has them as they stood befor
 **Ours** is the mean over *n* seeds, its 95 % interval in brackets (bootstrap), the standard
 deviation over seeds after ±, and how many of the seeds agree by themselves. With few seeds the
 interval is too narrow: of 3 seeds it covers the mean in some 75 of 100 cases, of 10 in 90, of 50 in
-94. So often does a quantity that sits on an edge pass it by chance. Information is in bits.
+94. A quantity that sits on an edge passes it by chance as often as the interval misses one way.
+Information is in bits.
 
 **The verdict** says where that interval lies:
 
@@ -80,7 +82,7 @@ def claims(notebook: nbformat.NotebookNode) -> Iterator[dict[str, Any]]:
 def figures(notebooks: list[Path]) -> str:
     """The page figures.md: the tally, then a table a chapter, one row a claim."""
     found = {path: list(claims(nbformat.read(path, as_version=4))) for path in notebooks}
-    words = {name: badge({"verdict": name, "source": "original"}) for name in VERDICTS}
+    words = {name: _word(name) for name in VERDICTS}
     page = HEADER.format(tally=tally(found), **words)
     for path, held in found.items():
         if held:
@@ -92,7 +94,7 @@ def figures(notebooks: list[Path]) -> str:
 def tally(found: Mapping[Path, list[dict[str, Any]]]) -> str:
     """How many claims of each chapter have each verdict, as a table."""
     verdicts = [name for name in VERDICTS if any(c["verdict"] == name for c in _all(found))]
-    head = ["Chapter", *(badge({"verdict": v, "source": "original"}) for v in verdicts), "claims"]
+    head = ["Chapter", *map(_word, verdicts), "claims"]
     lines = [head, ["---"] * len(head)]
     for path, held in found.items():
         if held:
@@ -101,6 +103,10 @@ def tally(found: Mapping[Path, list[dict[str, Any]]]) -> str:
     lines.append(["all", *_counts(_all(found), verdicts)])
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f":::{{table}}\n:class: tally\n\n{rows}\n:::"
+
+
+def _word(verdict: str) -> str:
+    return badge({"verdict": verdict, "source": "original"})
 
 
 def _all(found: Mapping[Path, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from study.ledger import Ledger, decimals, number
 
 Planes = Mapping[str, InformationPlane]
 SCORES = ["train_accuracy", "test_accuracy", "train_loss", "test_loss"]
+_TOP = 0.99  # of log₂N: from here on a point is saturated, as `InformationPlane.flags` has it
 _FLAGS = ["saturated", "above H(Y)", "negative", "not finite"]
 _LEAST = 0.01  # of a deviation, so that seeds that agree to the last digit don't divide by zero
 
@@ -199,7 +200,7 @@ def saturated(
     rows = rows[rows["layer"].isin(layers or plane.layers)]
     if not course:
         rows = rows[rows["epoch"] == rows["epoch"].max()]
-    top = rows["i_xz"] >= 0.99 * rows["ceiling"].clip(upper=plane.ceiling)
+    top = rows["i_xz"] >= _TOP * rows["ceiling"].clip(upper=plane.ceiling)
     shares = top.groupby(rows["run"]).mean()
     return shares >= (0.5 if course else 1.0)
 
@@ -218,22 +219,21 @@ def by_noise(rows: pd.DataFrame, layers: Sequence[str], column: str = "i_xz") ->
 
 
 def verdicts_by_noise(
-    claims: Mapping[str, tuple[Claim, pd.DataFrame]], layers: Mapping[str, Sequence[str]]
+    claims: Mapping[str, tuple[Claim, pd.DataFrame, Sequence[str]]], samples: int
 ) -> pd.DataFrame:
     """Return what claims on I(X;T), last less first layer, would be called under other noises.
 
     Args:
-        claims: title → the claim, and `measures.noise_rows` of its network with n_samples.
-        layers: title → layers of the network, first to last.
+        claims: title → the claim, `measures.noise_rows` of its network, its layers first to last.
+        samples: that the layers are measured on.
     Returns:
         Verdicts: a row a title, a column a noise variance.
     """
     found = {}
-    for title, (claim, rows) in claims.items():
-        first, last = layers[title][0], layers[title][-1]
-        top = rows["i_xz"] >= 0.99 * np.log2(rows["n_samples"])
-        sits = top[rows["layer"].isin([first, last])].groupby([rows["scale"], rows["run"]]).all()
-        spans = by_noise(rows, layers[title])
+    for title, (claim, rows, layers) in claims.items():
+        ends = rows[rows["layer"].isin([layers[0], layers[-1]])]
+        sits = (ends["i_xz"] >= _TOP * np.log2(samples)).groupby([ends["scale"], ends["run"]]).all()
+        spans = by_noise(rows, layers)
         found[title] = {
             f"{scale:.2g}": replace(
                 claim, values=tuple(spans[scale]), saturated=tuple(sits[scale])
@@ -241,6 +241,21 @@ def verdicts_by_noise(
             for scale in spans
         }
     return pd.DataFrame(found).T
+
+
+def rank_products(a: pd.Series, b: pd.Series) -> pd.Series:
+    """Return a value a run, the mean of which is Spearman's rank correlation of a and b.
+
+    So a correlation has an interval over seeds as any other claim. Empty where one is constant.
+
+    Args:
+        a: a number a run, by run.
+        b: the same; runs that one of them lacks are left out.
+    """
+    both = pd.concat([a, b], axis=1, keys=["a", "b"]).dropna().rank()
+    spread = both.std(ddof=0)
+    product: pd.Series = ((both - both.mean()) / spread).prod(axis=1)
+    return product if (spread > 0).all() else product.iloc[:0]
 
 
 def compare(sides: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -102,17 +102,16 @@ def is_made(job: Job) -> bool:
     """Return whether the job's folder is whole; what is damaged is said and counts as missing."""
     if not (job.folder / MANIFEST).exists():
         return False
-    try:
-        read_set(job.folder)
-    except (OSError, ValueError):
-        time.sleep(_SWAP)  # another process may be putting its own in this place
+    for again in (True, False):
         try:
             read_set(job.folder)
+            return True
         except (OSError, ValueError) as error:
-            if (job.folder / MANIFEST).exists():
+            if again:
+                time.sleep(_SWAP)  # another process may be putting its own in this place
+            elif (job.folder / MANIFEST).exists():
                 warnings.warn(f"{error}; the job is made again", stacklevel=2)
-            return False
-    return True
+    return False
 
 
 def write_set(folder: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ibcore.claims import Claim
 from ibcore.estimators import Pairwise, distance_histogram
 from ibcore.recorder import PlaneRecorder
 from study import comparisons as show
@@ -175,3 +176,25 @@ def test_by_noise_takes_the_first_layer_off_the_last():
     for variance in measures.VARIANCES:
         first, last = (Pairwise(variance)(layers[k], y)["BD"].i_xz for k in LAYERS)
         assert found.loc[4, variance] == pytest.approx(last - first)
+
+
+def test_rank_products_have_the_rank_correlation_for_their_mean():
+    a = pd.Series({0: 3.0, 1: 1.0, 2: 2.0, 3: 7.0, 5: 1.0})
+    b = pd.Series({1: 0.2, 0: 0.1, 3: 0.9, 2: 0.4, 4: 0.0})
+    runs = [0, 1, 2, 3]
+    expected = a[runs].corr(b[runs], "spearman")
+    assert show.rank_products(a, b).mean() == pytest.approx(expected)
+    assert list(show.rank_products(a, b).index) == runs
+    assert show.rank_products(a, pd.Series(1.0, index=a.index)).empty
+
+
+def test_a_verdict_under_each_noise_is_that_of_its_values_there():
+    claim = Claim("up", "5.3", "last above first", "above", (0.05, np.inf), "seen")
+    rows = [(run, layer, scale, bits) for run in (0, 1) for layer, scale, bits in (
+        ("a", 0.1, 1.0), ("b", 0.1, 2.0), ("a", 1.0, 3.0), ("b", 1.0, 2.0),
+        ("a", 0.01, 10.0), ("b", 0.01, 10.0))]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["run", "layer", "scale", "i_xz"])
+    found = show.verdicts_by_noise({"up": (claim, table, ["a", "b"])}, samples=1024)
+    assert found.loc["up"].to_dict() == {
+        "0.01": "saturated", "0.1": "reproduced", "1": "not reproduced"
+    }  # fmt: skip

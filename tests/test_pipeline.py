@@ -1,6 +1,5 @@
 """Laws of the pipeline: what is finished stays, nothing is half written, nothing runs in vain."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -442,15 +441,23 @@ def test_the_record_is_that_of_the_thesis_profile():
         assert {job["sources"] for job in facts["jobs"].values()} == {facts["sources"]}
 
 
+def test_a_stamp_is_no_other_record_and_any_other_change_is(tmp_path):
+    tables = toy_tables(tmp_path / "tables")
+    notebooks = with_claims(tmp_path / "in" / "03_names.ipynb", CLAIM).parent
+    before = assemble.hashes(notebooks, tables)
+    assert set(before) == {"03_names.ipynb", "names/manifest.json"}
+    manifest = tables / "names" / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**facts, "verified": {"sources": "s"}}))
+    assert assemble.hashes(notebooks, tables) == before
+    manifest.write_text(json.dumps({**facts, "sources": "others"}))
+    assert assemble.hashes(notebooks, tables) != before
+
+
 @pytest.mark.parametrize(("notebooks", "tables"), KEPT)
 def test_notebooks_and_tables_are_those_of_one_run(notebooks, tables):
     listed = json.loads((ROOT / tables / assemble.LIST).read_text(encoding="utf-8"))
-    found = {path.name: path for path in (ROOT / notebooks).glob("*.ipynb")}
-    found |= {path.name: path for path in (ROOT / tables).glob("*.parquet")}
-    manifests = (ROOT / tables).glob("*/manifest.json")
-    found |= {f"{path.parent.name}/manifest.json": path for path in manifests}
-    held = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
-    assert held == listed
+    assert assemble.hashes(ROOT / notebooks, ROOT / tables) == listed
     for chapter in settings.CHAPTERS:
         jobs.read_set(ROOT / tables / chapter)  # raises where a table isn't the one of its manifest
 
