@@ -98,7 +98,7 @@ def tally(found: Mapping[Path, list[dict[str, Any]]]) -> str:
     lines = [head, ["---"] * len(head)]
     for path, held in found.items():
         if held:
-            title = f"[{_title(path)}](notebooks/{path.name})"
+            title = f"[{_title(path).partition(':')[0]}](notebooks/{path.name})"
             lines.append([title, *_counts(held, verdicts)])
     lines.append(["all", *_counts(_all(found), verdicts)])
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
