@@ -1,6 +1,7 @@
 """The tables of a chapter: read where they are, made where they are missing."""
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -106,6 +107,8 @@ def write(chapter: str, jobs: Sequence[Job], folder: Path) -> None:
         return
     found, facts = joined(jobs)
     said = {"chapter": chapter, "sources": fingerprint(chapter), "commit": commit(), "jobs": facts}
+    claims = ROOT / "study" / "claims" / f"{chapter}.yml"
+    said["claims"] = hashlib.sha256(claims.read_bytes()).hexdigest()
     write_set(folder, found, said)
 
 

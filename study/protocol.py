@@ -1,0 +1,378 @@
+"""The verdicts of chapter 06: claims from a file, a statistic and a test each, Holm's rule."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy import stats
+
+from ibcore.claims import Claim
+from study.ledger import CLAIMS, number
+from study.statistics import STATISTICS, Measured, NotTestable, course, fall, others_peak, since
+
+VERDICTS = ("supported", "refuted", "undecided", "saturated", "not testable")
+LEVEL = 0.05  # of the tests, after Holm's correction over the rows of a claim
+_LEAST = 3  # seeds
+_TOP = 0.99  # of the ceiling: from here on a point is saturated
+_NEEDED = {
+    "source", "where", "quote", "quantity", "statistic", "accepted", "refuted_by", "reason",
+    "arms", "estimators",
+}  # fmt: skip
+_MORE = {"options", "shares", "flaw", "instead"}
+_PLANES = {"fall", "epochs_after_peak", "excess", "paired_fall", "goes_with", "falls_alone"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim on one arm by one estimator: what each seed says, and a verdict.
+
+    Args:
+        key: of the claim.
+        arm: network and how it was trained.
+        estimator: of the planes, or the table that is read.
+        accepted: low to high.
+        values: one a seed; none where it isn't testable.
+        shares: whether values are 0 or 1, and the claim is on their mean.
+        saturated: whether half or more of the points that are read sit at log₂N.
+        why: it isn't testable.
+        p: of the test against the nearest edge, for the side on which the mean lies; NaN without.
+        adjusted: p after Holm's correction for all rows of the claim.
+    """
+
+    key: str
+    arm: str
+    estimator: str
+    accepted: tuple[float, float]
+    values: tuple[float, ...] = ()
+    shares: bool = False
+    saturated: bool = False
+    why: str = ""
+    p: float = math.nan
+    adjusted: float = math.nan
+
+    @property
+    def _as_claim(self) -> Claim:
+        return Claim(self.key, "", "", "", self.accepted, "", self.values)
+
+    @property
+    def effect(self) -> float:
+        """Mean over seeds."""
+        return self._as_claim.measured
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean over seeds: bootstrap; of a share, the exact one."""
+        if self.shares and self.values:
+            found = stats.binomtest(round(sum(self.values)), len(self.values)).proportion_ci()
+            return float(found.low), float(found.high)
+        return self._as_claim.interval
+
+    @property
+    def agreement(self) -> float:
+        """Share of the seeds whose value is accepted."""
+        return self._as_claim.agreement
+
+    @property
+    def inside(self) -> bool:
+        """Whether the mean is accepted."""
+        return self.accepted[0] <= self.effect <= self.accepted[1]
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`: where Holm's rule lets the test stand, the side of the mean."""
+        if self.why:
+            return "not testable"
+        if self.saturated:
+            return "saturated"
+        if not self.adjusted < LEVEL:
+            return "undecided"
+        return "supported" if self.inside else "refuted"
+
+
+def read(path: Path | None = None) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the claims by key, and the settings of a full run.
+
+    Args:
+        path: of the file; None takes that of the chapter.
+    Raises:
+        ValueError: the file is missing; a claim lacks something, has too much, or names a statistic
+            that doesn't exist; a statistic that no claim names.
+    """
+    path = path or CLAIMS / "black_box.yml"
+    if not path.is_file():
+        raise ValueError(f"no claims: {path} is missing")
+    held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    claims: dict[str, dict[str, Any]] = held["claims"]
+    for key, entry in claims.items():
+        missing, other = sorted(_NEEDED - set(entry)), sorted(set(entry) - _NEEDED - _MORE)
+        if missing or other:
+            raise ValueError(f"{path}: {key} lacks {missing} and has {other} that are unknown")
+        if entry["statistic"] not in STATISTICS:
+            raise ValueError(
+                f"{path}: {key} asks for the statistic {entry['statistic']!r}; study/statistics.py "
+                f"has {sorted(STATISTICS)}"
+            )
+        low, high = map(float, entry["accepted"])
+        if not low <= high or (math.isinf(low) and math.isinf(high)):
+            raise ValueError(f"{path}: {key} accepts {entry['accepted']}, which refutes nothing")
+        if entry.get("instead", key) not in claims:
+            raise ValueError(f"{path}: {key} names {entry['instead']!r}, which is no claim there")
+    unused = sorted(set(STATISTICS) - {entry["statistic"] for entry in claims.values()})
+    if unused:
+        raise ValueError(f"{path}: no claim uses the statistics {unused} of study/statistics.py")
+    return claims, held["full"]
+
+
+def is_full(settings: Any) -> bool:
+    """Return whether settings are those of a full run; runs may be more."""
+    for name, wanted in read()[1].items():
+        given = getattr(settings, name)
+        given = list(given) if isinstance(given, tuple) else given
+        if given < wanted if name.endswith("runs") else given != wanted:
+            return False
+    return True
+
+
+def digest() -> str:
+    """Return the SHA-256 of the file of claims."""
+    return hashlib.sha256((CLAIMS / "black_box.yml").read_bytes()).hexdigest()
+
+
+def findings(t: Measured, claims: Mapping[str, Mapping[str, Any]] | None = None) -> list[Row]:
+    """Return all rows: a claim, an arm, an estimator each, tested and corrected.
+
+    Args:
+        t: tables of the chapter.
+        claims: as `read` returns them; None takes those of the file.
+    """
+    found = []
+    for key, entry in (read()[0] if claims is None else claims).items():
+        pairs = [(arm, name) for arm in entry["arms"] for name in entry["estimators"]]
+        rows = [_measured(t, key, entry, arm, name) for arm, name in pairs]
+        ps = holm([row.p for row in rows])
+        found += [replace(row, adjusted=p) for row, p in zip(rows, ps, strict=True)]
+    return found
+
+
+def survivors(rows: Iterable[Row]) -> tuple[int, int]:
+    """Return how many rows are decided, and how many still were if Holm's rule took all at once."""
+    rows = list(rows)
+    decided = [row.verdict in ("supported", "refuted") for row in rows]
+    strict = [p < LEVEL for p in holm([row.p for row in rows])]
+    return sum(decided), sum(a and b for a, b in zip(decided, strict, strict=True))
+
+
+def _measured(t: Measured, key: str, entry: Mapping[str, Any], arm: str, estimator: str) -> Row:
+    low, high = map(float, entry["accepted"])
+    shares = bool(entry.get("shares"))
+    row = {"key": key, "arm": arm, "estimator": estimator, "accepted": (low, high)}
+    try:
+        options = entry.get("options", {})
+        found = STATISTICS[entry["statistic"]](t, arm, estimator, **options).dropna()
+        if len(found) < _LEAST:
+            raise NotTestable(f"{len(found)} seeds have a value")
+    except NotTestable as error:
+        return Row(**row, why=str(error))
+    values = tuple(map(float, found))
+    held = entry["statistic"] in _PLANES and _sits(t, arm, estimator, options.get("layer", "last"))
+    p = p_share(values, (low, high)) if shares else p_mean(values, (low, high))
+    return Row(**row, values=values, shares=shares, saturated=held, p=p)
+
+
+def _sits(t: Measured, arm: str, estimator: str, layer: str) -> bool:
+    """Return whether half or more of the points that are read sit at what N samples can show."""
+    names = arm.replace("/", "+").split("+")
+    at_top = []
+    for name in names:
+        held = t["planes"]
+        held = held[(held["arm"] == name) & (held["estimator"] == estimator)]
+        top = np.minimum(held["ceiling"].min(), np.log2(held["n_samples"].iloc[0]))
+        at_top.append(course(t, name, estimator, layer).to_numpy() >= _TOP * top)
+    return bool(np.mean([part.mean() for part in at_top]) >= 0.5)
+
+
+def p_mean(values: Iterable[float], accepted: tuple[float, float]) -> float:
+    """Return the p of a t-test of the mean: for "inside" where it lies inside, else for "outside".
+
+    Inside: the larger p of the two edges, both must be passed. Outside: twice the p of the edge
+    that it passes, where there are two. Seeds that agree to the last digit have the p of a sign
+    test, ½ⁿ; exactly on an edge, 1.
+
+    Args:
+        values: one a seed, three or more.
+        accepted: low to high.
+    """
+    v = np.array(list(values))
+    low, high = accepted
+    edges = [(edge, side) for edge, side in ((low, "greater"), (high, "less")) if np.isfinite(edge)]
+    inside = low <= v.mean() <= high
+    turned = {"greater": "less", "less": "greater"}
+    ps = [_against(v, edge, side if inside else turned[side]) for edge, side in edges]
+    return max(ps) if inside else min(1.0, len(ps) * min(ps))
+
+
+def _against(v: np.ndarray, edge: float, side: str) -> float:
+    if np.ptp(v) == 0:
+        beyond = v[0] > edge if side == "greater" else v[0] < edge
+        return float(0.5 ** len(v)) if beyond else 1.0
+    return float(stats.ttest_1samp(v, edge, alternative=side).pvalue)
+
+
+def p_share(values: Iterable[float], accepted: tuple[float, float]) -> float:
+    """Return the p of a share of seeds that is claimed to be large, or small.
+
+    Where the share is accepted: of as many seeds or more by lot, a half each. Where it isn't: of as
+    few or fewer where the share is the edge of what is accepted.
+
+    Args:
+        values: 0 or 1, one a seed.
+        accepted: from an edge up to 1, or from 0 up to an edge.
+    """
+    v = list(values)
+    count, n = round(sum(v)), len(v)
+    large = accepted[1] == 1
+    edge = accepted[0] if large else accepted[1]
+    if accepted[0] <= count / n <= accepted[1]:
+        side = "greater" if large else "less"
+        return float(stats.binomtest(count, n, 0.5, alternative=side).pvalue)
+    side = "less" if large else "greater"
+    return float(stats.binomtest(count, n, edge, alternative=side).pvalue)
+
+
+def holm(ps: Iterable[float]) -> list[float]:
+    """Return p-values corrected for their number, so that one error in all has the level's chance.
+
+    NaN stays, and does not count.
+
+    Source: Holm (1979) [holm1979simple].
+    """
+    given = np.array(list(ps), dtype=float)
+    found = np.full(len(given), np.nan)
+    order = np.argsort(given)[: int(np.isfinite(given).sum())]
+    found[order] = np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    return found.tolist()
+
+
+def turned(rows: Iterable[Row]) -> set[tuple[str, str, str]]:
+    """Return the rows (key, arm, estimator) whose verdict is another when the layer is rescaled."""
+    by = {(row.key, row.arm, row.estimator): row.verdict for row in rows}
+    found = set()
+    for key, arm, estimator in by:
+        twin = (key, arm, f"{estimator} ×4")
+        if twin in by and by[twin] != by[key, arm, estimator]:
+            found |= {(key, arm, estimator), twin}
+    return found
+
+
+def summary(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return a line a claim: verdict, what it depends on, and how many rows say what.
+
+    "supported" and "refuted": no row says the other. "depends on": both are said. On the estimator
+    where no estimator says both, else on the network where no network does, else on both.
+    """
+    table = frame(rows)
+    lines = {}
+    for key, part in table.groupby("key", sort=False):
+        counts = part["verdict"].value_counts().reindex(list(VERDICTS), fill_value=0)
+        lines[key] = {"verdict": _whole(part, counts), **counts}
+    return pd.DataFrame(lines).T
+
+
+def _whole(part: pd.DataFrame, counts: pd.Series) -> str:
+    if counts["supported"] and counts["refuted"]:
+        decided = part[part["verdict"].isin(["supported", "refuted"])]
+        agree = {by: (decided.groupby(by)["verdict"].nunique() == 1).all() for by in _FACTORS}
+        on = [word for by, word in _FACTORS.items() if agree[by]] or ["estimator and network"]
+        return f"depends on the {on[0]}"
+    return next((v for v in VERDICTS if counts[v]), "not testable")
+
+
+_FACTORS = {"estimator": "estimator", "arm": "network"}
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return the rows as a table: key, arm, estimator, verdict, effect, low, high, agree, n, p."""
+    rows = list(rows)
+    flips = turned(rows)
+    return pd.DataFrame(
+        {
+            "key": row.key,
+            "arm": row.arm,
+            "estimator": row.estimator,
+            "verdict": row.verdict,
+            "effect": row.effect,
+            "low": row.interval[0],
+            "high": row.interval[1],
+            "agree": row.agreement,
+            "n": len(row.values),
+            "p": row.adjusted,
+            "turns": (row.key, row.arm, row.estimator) in flips,
+            "why": row.why,
+        }
+        for row in rows
+    )
+
+
+def values(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return what each seed says, unrounded to twelve digits: key, arm, estimator, place, value."""
+    return pd.DataFrame(
+        [
+            (row.key, row.arm, row.estimator, place, float(f"{value:.12g}"))
+            for row in rows
+            for place, value in enumerate(row.values)
+        ],
+        columns=["key", "arm", "estimator", "place", "value"],
+    )
+
+
+def words(row: Row) -> str:
+    """Return a row's numbers: mean, 95 % interval, how many seeds agree."""
+    if not row.values:
+        return row.why
+    low, high = (number(v) for v in row.interval)
+    agree = round(row.agreement * len(row.values))
+    return f"{number(row.effect)} [{low}, {high}], {agree} of {len(row.values)} seeds"
+
+
+def false_alarms(t: Measured, arm: str, estimator: str, rounds: int = 200) -> dict[str, float]:
+    """Return how often a course without order is called a compression, as a share.
+
+    The looks of each run are shuffled, each run by itself, so that no run falls but by chance.
+    "others": from the peak of the other seeds, as the claims have it. "own": from each run's own
+    peak, as figures are often read. A share of 0.05 is what a test of that level may have.
+
+    Args:
+        t: tables of the chapter.
+        arm: of the study.
+        estimator: of the planes.
+        rounds: of shuffling.
+    """
+    held = course(t, arm, estimator)
+    draw = np.random.default_rng(0)
+    counts = {"others": 0, "own": 0}
+    for _ in range(rounds):
+        shuffled = held.apply(lambda run: draw.permutation(run.to_numpy()), axis=1)
+        mixed = pd.DataFrame(shuffled.tolist(), index=held.index, columns=held.columns)
+        for name, start in (("others", others_peak(mixed)), ("own", mixed.idxmax(axis=1))):
+            falls = since(mixed, start)
+            counts[name] += bool(falls.mean() < 0 and p_mean(falls, (-math.inf, 0.0)) < LEVEL)
+    return {name: count / rounds for name, count in counts.items()}
+
+
+def effects(t: Measured, arms: Iterable[str], estimators: Iterable[str]) -> pd.DataFrame:
+    """Return the last layer's fall of I(X;T), bits: arm, estimator, and a value a seed."""
+    found = []
+    for arm in arms:
+        for estimator in estimators:
+            try:
+                falls = fall(t, arm, estimator)
+            except NotTestable:
+                continue
+            found += [(arm, estimator, run, value) for run, value in falls.items()]
+    return pd.DataFrame(found, columns=["arm", "estimator", "run", "fall"])
