@@ -33,7 +33,7 @@ PAGES = sorted(
     for page in Path("book").rglob("*")
     if page.is_file()
     and page.parts[1] not in {"notebooks", "tables", "_build"}
-    and page.name not in {"figures.md", "data.md"}
+    and page.name not in {"figures.md", "verdicts.md", "data.md"}
 )
 CHAPTERS, JOBS, KEYS = {}, {}, {}
 if PROFILE == "record":

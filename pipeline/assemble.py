@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from pipeline.pages import claims, data_page, figures, values
+from pipeline.pages import claims, data_page, figures, values, verdicts
 from study import settings
 from study.jobs import MANIFEST, beside, read_set, swap
 from study.verify import is_stale
@@ -43,7 +43,7 @@ def assemble(notebooks: list[Path], target: Path, tables: Path, pages: Path = PA
     shutil.copytree(pages, part, ignore=shutil.ignore_patterns("notebooks", "tables", "_build"))
     _copy_notebooks(notebooks, part / "notebooks")
     _copy_tables(notebooks, tables, part / "tables")
-    (part / "figures.md").write_text(figures(notebooks), encoding="utf-8")
+    _write_pages(notebooks, part)
     (part / "data.md").write_text(data_page(part / "tables"), encoding="utf-8")
     for path in notebooks:
         copy = part / "notebooks" / path.name
@@ -53,6 +53,12 @@ def assemble(notebooks: list[Path], target: Path, tables: Path, pages: Path = PA
             notebook.cells.insert(1, new_markdown_cell(LAGS, id="lags"))
         nbformat.write(notebook, copy)
     swap(part, target)
+
+
+def _write_pages(notebooks: list[Path], folder: Path) -> None:
+    (folder / "figures.md").write_text(figures(notebooks), encoding="utf-8")
+    if page := verdicts(notebooks):
+        (folder / "verdicts.md").write_text(page, encoding="utf-8")
 
 
 def _leave_out(notebook: nbformat.NotebookNode) -> None:
@@ -95,7 +101,7 @@ def record(notebooks: list[Path], book: Path, tables: Path) -> None:
                 f"{made[:12]}: commit them, then run the same again"
             )
     _write_both(notebooks, book, tables)
-    (book / "figures.md").write_text(figures(notebooks), encoding="utf-8")
+    _write_pages(notebooks, book)
     if image := cover(notebooks):
         (book / "_static" / "plane.png").write_bytes(image)
 

@@ -1,4 +1,4 @@
-"""Pages that are written: figures.md out of the ledgers, data.md out of the manifests."""
+"""Pages that are written: figures.md and verdicts.md out of notebooks, data.md out of manifests."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 
 from ibcore.claims import VERDICTS
-from study import settings
+from study import protocol, settings
 from study.closure import ROOT
 from study.jobs import MANIFEST
 from study.ledger import MIME, badge, ours, stated
@@ -54,6 +54,17 @@ TABLE = """
 
 | Figure | Claim | Published | Ours | Accepted, and why | Verdict |
 |---|---|---|---|---|---|
+"""
+VERDICTS_PAGE = """# Every verdict
+
+Each claim of {{doc}}`notebooks/06_black_box`, on each network and by each estimator. The networks
+are those of `study/black_box.py`, the claims those of `study/claims/black_box.yml`, where each has
+its threshold, what refutes it and why. The tests, and Holm's correction for a claim's rows, are
+those of `study/protocol.py`. How to read it: {{doc}}`verdict`.
+
+<!-- summary -->
+{summary}
+<!-- /summary -->
 """
 DATA = """# The data of each figure
 
@@ -101,8 +112,7 @@ def tally(found: Mapping[Path, list[dict[str, Any]]]) -> str:
             title = f"[{_title(path).partition(':')[0]}](notebooks/{path.name})"
             lines.append([title, *_counts(held, verdicts)])
     lines.append(["all", *_counts(_all(found), verdicts)])
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f":::{{table}}\n:class: tally\n\n{rows}\n:::"
+    return _table(lines, "tally")
 
 
 def _word(verdict: str) -> str:
@@ -129,6 +139,59 @@ def _row(claim: dict[str, Any], chapter: str) -> str:
         badge(claim),
     ]
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
+
+
+def verdicts(notebooks: list[Path]) -> str:
+    """The page verdicts.md: a line a claim, then a table of its rows; empty without verdicts."""
+    for path in notebooks:
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                if held := output.get("data", {}).get(protocol.MIME):
+                    return _verdicts(held)
+    return ""
+
+
+def _verdicts(held: Mapping[str, Any]) -> str:
+    claims, _ = protocol.read()
+    by: dict[str, list[dict[str, Any]]] = {key: [] for key in held["claims"]}
+    for row in held["rows"]:
+        by[row["key"]].append(row)
+    words = {name: protocol.badge(name) for name in protocol.VERDICTS}
+    lines = [["Claim", "Source", "Verdict", *words.values(), "turn"]]
+    lines.append(["---"] * len(lines[0]))
+    for key, verdict in held["claims"].items():
+        counts = Counter(row["verdict"] for row in by[key])
+        said = [str(counts[name] or "–") for name in words]
+        turn = str(sum(row["turns"] for row in by[key]) or "–")
+        claim = f"{protocol.stated(claims[key])}<br>`{key}`"
+        lines.append([claim, _source(claims[key]), protocol.badge(verdict), *said, turn])
+    page = VERDICTS_PAGE.format(summary=_table(lines, "ledger verdicts"))
+    for key, rows in by.items():
+        low, high = claims[key]["accepted"]
+        page += f"\n## {key}\n\n{protocol.stated(claims[key])}. Accepted from {low} to {high}: "
+        page += f"{claims[key]['reason']}. Refuted by {claims[key]['refuted_by']}.\n\n"
+        shown = [["Network", "Estimator", "Mean [95 %], seeds that agree", "p", "Verdict"]]
+        shown.append(["---"] * len(shown[0]))
+        for row in rows:
+            p = "–" if row["p"] is None else f"{row['p']:.1g}"
+            mark = " (turns)" if row["turns"] else ""
+            verdict = protocol.badge(row["verdict"]) + mark
+            said = protocol.numbers(row)
+            shown.append([f"`{row['arm']}`", row["estimator"], said, p, verdict])
+        page += f"````{{dropdown}} {len(rows)} rows\n{_table(shown, 'ledger')}\n````\n"
+    return page
+
+
+def _source(claim: Mapping[str, Any]) -> str:
+    named = claim["source"]
+    return named if " " in named else f"{{cite:t}}`{named}`"
+
+
+def _table(lines: list[list[str]], kind: str) -> str:
+    rows = "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )
+    return f":::{{table}}\n:class: {kind}\n\n{rows}\n:::"
 
 
 def values(notebooks: list[Path]) -> pd.DataFrame:

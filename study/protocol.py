@@ -1,9 +1,11 @@
 """The verdicts of chapter 06: claims from a file, a statistic and a test each, Holm's rule."""
 
-import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from study.ledger import CLAIMS, number
 from study.statistics import STATISTICS, Measured, NotTestable, course, fall, others_peak, since
 
 VERDICTS = ("supported", "refuted", "undecided", "saturated", "not testable")
+MIME = "application/vnd.ibcore.verdicts+json"
+TWIN = " ×4"  # behind the name of an estimator: the layer multiplied by four
 LEVEL = 0.05  # of the tests, after Holm's correction over the rows of a claim
 _LEAST = 3  # seeds
 _TOP = 0.99  # of the ceiling: from here on a point is saturated
@@ -56,7 +60,7 @@ class Row:
     p: float = math.nan
     adjusted: float = math.nan
 
-    @property
+    @cached_property
     def _as_claim(self) -> Claim:
         return Claim(self.key, "", "", "", self.accepted, "", self.values)
 
@@ -139,11 +143,6 @@ def is_full(settings: Any) -> bool:
     return True
 
 
-def digest() -> str:
-    """Return the SHA-256 of the file of claims."""
-    return hashlib.sha256((CLAIMS / "black_box.yml").read_bytes()).hexdigest()
-
-
 def findings(t: Measured, claims: Mapping[str, Mapping[str, Any]] | None = None) -> list[Row]:
     """Return all rows: a claim, an arm, an estimator each, tested and corrected.
 
@@ -171,18 +170,18 @@ def survivors(rows: Iterable[Row]) -> tuple[int, int]:
 def _measured(t: Measured, key: str, entry: Mapping[str, Any], arm: str, estimator: str) -> Row:
     low, high = map(float, entry["accepted"])
     shares = bool(entry.get("shares"))
-    row = {"key": key, "arm": arm, "estimator": estimator, "accepted": (low, high)}
+    row = Row(key, arm, estimator, (low, high), shares=shares)
     try:
         options = entry.get("options", {})
         found = STATISTICS[entry["statistic"]](t, arm, estimator, **options).dropna()
         if len(found) < _LEAST:
             raise NotTestable(f"{len(found)} seeds have a value")
     except NotTestable as error:
-        return Row(**row, why=str(error))
+        return replace(row, why=str(error))
     values = tuple(map(float, found))
     held = entry["statistic"] in _PLANES and _sits(t, arm, estimator, options.get("layer", "last"))
     p = p_share(values, (low, high)) if shares else p_mean(values, (low, high))
-    return Row(**row, values=values, shares=shares, saturated=held, p=p)
+    return replace(row, values=values, saturated=held, p=p)
 
 
 def _sits(t: Measured, arm: str, estimator: str, layer: str) -> bool:
@@ -259,36 +258,59 @@ def holm(ps: Iterable[float]) -> list[float]:
     return found.tolist()
 
 
-def turned(rows: Iterable[Row]) -> set[tuple[str, str, str]]:
-    """Return the rows (key, arm, estimator) whose verdict is another when the layer is rescaled."""
-    by = {(row.key, row.arm, row.estimator): row.verdict for row in rows}
-    found = set()
-    for key, arm, estimator in by:
-        twin = (key, arm, f"{estimator} ×4")
-        if twin in by and by[twin] != by[key, arm, estimator]:
-            found |= {(key, arm, estimator), twin}
-    return found
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return the rows as a table, with `turns`: another verdict when the layer is rescaled.
 
-
-def summary(rows: Iterable[Row]) -> pd.DataFrame:
-    """Return a line a claim: verdict, what it depends on, and how many rows say what.
-
-    "supported" and "refuted": no row says the other. "depends on": both are said. On the estimator
-    where no estimator says both, else on the network where no network does, else on both.
+    Columns: key, arm, estimator, verdict, effect, low, high, agree (share), n, p (corrected),
+    turns, why.
     """
-    table = frame(rows)
+    rows = list(rows)
+    by = {(row.key, row.arm, row.estimator): row.verdict for row in rows}
+    found = []
+    for row in rows:
+        plain = row.estimator.removesuffix(TWIN)
+        twins = {by.get((row.key, row.arm, name), row.verdict) for name in (plain, plain + TWIN)}
+        low, high = row.interval
+        found.append(
+            {
+                "key": row.key,
+                "arm": row.arm,
+                "estimator": row.estimator,
+                "verdict": row.verdict,
+                "effect": row.effect,
+                "low": low,
+                "high": high,
+                "agree": row.agreement,
+                "n": len(row.values),
+                "p": row.adjusted,
+                "turns": len(twins) > 1,
+                "why": row.why,
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a line a claim: its verdict, how many rows say what, and how many turn when rescaled.
+
+    "supported" or "refuted" where no row says the other. Where both are said it "depends on" the
+    estimator if no estimator says both, else on the network if no network does, else on both.
+
+    Args:
+        table: as `frame` returns it.
+    """
     lines = {}
     for key, part in table.groupby("key", sort=False):
         counts = part["verdict"].value_counts().reindex(list(VERDICTS), fill_value=0)
-        lines[key] = {"verdict": _whole(part, counts), **counts}
+        lines[key] = {"verdict": _whole(part, counts), **counts, "turns": int(part["turns"].sum())}
     return pd.DataFrame(lines).T
 
 
 def _whole(part: pd.DataFrame, counts: pd.Series) -> str:
     if counts["supported"] and counts["refuted"]:
         decided = part[part["verdict"].isin(["supported", "refuted"])]
-        agree = {by: (decided.groupby(by)["verdict"].nunique() == 1).all() for by in _FACTORS}
-        on = [word for by, word in _FACTORS.items() if agree[by]] or ["estimator and network"]
+        alone = {by: (decided.groupby(by)["verdict"].nunique() == 1).all() for by in _FACTORS}
+        on = [word for by, word in _FACTORS.items() if alone[by]] or ["estimator and network"]
         return f"depends on the {on[0]}"
     return next((v for v in VERDICTS if counts[v]), "not testable")
 
@@ -296,48 +318,67 @@ def _whole(part: pd.DataFrame, counts: pd.Series) -> str:
 _FACTORS = {"estimator": "estimator", "arm": "network"}
 
 
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Return the rows as a table: key, arm, estimator, verdict, effect, low, high, agree, n, p."""
-    rows = list(rows)
-    flips = turned(rows)
-    return pd.DataFrame(
-        {
-            "key": row.key,
-            "arm": row.arm,
-            "estimator": row.estimator,
-            "verdict": row.verdict,
-            "effect": row.effect,
-            "low": row.interval[0],
-            "high": row.interval[1],
-            "agree": row.agreement,
-            "n": len(row.values),
-            "p": row.adjusted,
-            "turns": (row.key, row.arm, row.estimator) in flips,
-            "why": row.why,
+class Verdicts:
+    """The verdicts of a run, shown as a line a claim; the page of verdicts is made from it.
+
+    Args:
+        rows: of `findings`.
+        settings: the chapter's settings: a reduced run decides nothing.
+        source: "original", or the name of the stand-in data among the arms.
+    """
+
+    def __init__(self, rows: Iterable[Row], settings: Any, source: str) -> None:
+        self.rows = list(rows)
+        self.full, self.source = is_full(settings), source
+        self.table = frame(self.rows)
+        self.summary = summary(self.table)
+
+    @property
+    def decides(self) -> bool:
+        """Whether this is a full run on the original data."""
+        return self.full and self.source == "original"
+
+    def says(self, key: str) -> str:
+        """Return the verdict on a claim; of a run that decides nothing, why it doesn't."""
+        if self.decides:
+            return str(self.summary.loc[key, "verdict"])
+        return "reduced run" if self.source == "original" else "stand-in"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        claims = read()[0]
+        shown = self.summary.assign(verdict=[self.says(key) for key in self.summary.index])
+        html = shown.assign(verdict=[badge(word) for word in shown["verdict"]])
+        html.insert(0, "claim", [escape(stated(claims[key])) for key in html.index])
+        with pd.option_context("display.max_colwidth", None):
+            text = html.rename_axis("key").reset_index()
+            table = text.to_html(index=False, classes="ledger", border=0, escape=False)
+        held = json.loads(self.table.to_json(orient="records", double_precision=6))
+        said = {key: self.says(key) for key in self.summary.index}
+        return {
+            "text/plain": shown.to_string(),
+            "text/html": table,
+            MIME: {"source": self.source, "full": self.full, "claims": said, "rows": held},
         }
-        for row in rows
-    )
 
 
-def values(rows: Iterable[Row]) -> pd.DataFrame:
-    """Return what each seed says, unrounded to twelve digits: key, arm, estimator, place, value."""
-    return pd.DataFrame(
-        [
-            (row.key, row.arm, row.estimator, place, float(f"{value:.12g}"))
-            for row in rows
-            for place, value in enumerate(row.values)
-        ],
-        columns=["key", "arm", "estimator", "place", "value"],
-    )
+def stated(entry: Mapping[str, Any]) -> str:
+    """Return a claim in words: the quote where there is one, and the quantity."""
+    quote = f"“{entry['quote']}”: " if entry["quote"] else ""
+    return quote + str(entry["quantity"])
 
 
-def words(row: Row) -> str:
-    """Return a row's numbers: mean, 95 % interval, how many seeds agree."""
-    if not row.values:
-        return row.why
-    low, high = (number(v) for v in row.interval)
-    agree = round(row.agreement * len(row.values))
-    return f"{number(row.effect)} [{low}, {high}], {agree} of {len(row.values)} seeds"
+def badge(verdict: str) -> str:
+    """Return a verdict in HTML, with a class of its own for its colour."""
+    kind = "depends" if verdict.startswith("depends") else verdict.replace(" ", "-")
+    return f'<span class="verdict {kind}">{escape(verdict)}</span>'
+
+
+def numbers(row: Mapping[str, Any]) -> str:
+    """Return the numbers of a row of the table: mean, 95 % interval, how many seeds agree."""
+    if row["why"]:
+        return str(row["why"])
+    low, high, effect = (number(row[name]) for name in ("low", "high", "effect"))
+    return f"{effect} [{low}, {high}], {round(row['agree'] * row['n'])} of {row['n']} seeds"
 
 
 def false_alarms(t: Measured, arm: str, estimator: str, rounds: int = 200) -> dict[str, float]:

@@ -76,14 +76,15 @@ def others_peak(course: pd.DataFrame) -> pd.Series:
     """
     if len(course) < 3:
         raise NotTestable("fewer than three seeds have no peak of the others")
-    total = course.sum()
-    return course.apply(lambda run: (total - run).idxmax(), axis=1)
+    found: pd.Series = (course.sum() - course).idxmax(axis=1)
+    return found
 
 
 def since(course: pd.DataFrame, start: pd.Series) -> pd.Series:
     """Return each run's last value less the one at its start."""
     first = [course.at[run, epoch] for run, epoch in start.items()]
-    return course.iloc[:, -1] - np.array(first)
+    found: pd.Series = course.iloc[:, -1] - np.array(first)
+    return found
 
 
 @statistic
@@ -120,7 +121,8 @@ def epochs_after_peak(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Share of the epochs after the others' peak; 0 where too little falls."""
     found = course(t, arm, estimator)
     peaks = others_peak(found)
-    return (1 - peaks / found.columns[-1]).where(since(found, peaks) <= -FALL, 0.0)
+    shares: pd.Series = 1 - peaks / max(map(float, found.columns))
+    return shares.where(since(found, peaks) <= -FALL, 0.0)
 
 
 @statistic
@@ -130,7 +132,7 @@ def turn_to_peak(t: Measured, arm: str, estimator: str) -> pd.Series:
     smooth = found.sort_index(axis=1).T.rolling(3, center=True, min_periods=1).mean().T
     turns = smooth.diff(axis=1).iloc[:, 1:].idxmin(axis=1)
     peaks = course(t, arm, estimator).idxmax(axis=1)
-    return np.log2((turns / peaks).dropna())
+    return _log2(turns / peaks)
 
 
 @statistic
@@ -147,7 +149,12 @@ def learning_time(t: Measured, arm: str, estimator: str) -> pd.Series:
         scores = rows(t, estimator, name)
         never = scores.groupby("run")["epoch"].max()  # an epoch that it takes at least
         times.append(learned(scores).reindex(never.index).fillna(never))
-    return np.log2((times[0] / times[1]).dropna())
+    return _log2(times[0] / times[1])
+
+
+def _log2(ratios: pd.Series) -> pd.Series:
+    found = ratios.dropna()
+    return pd.Series(np.log2(found.to_numpy(dtype=float)), index=found.index)
 
 
 @statistic
@@ -201,9 +208,10 @@ def goes_with(
         scores = rows(t, "scores", name)
         ends = scores[scores["epoch"] == scores["epoch"].max()].set_index("run")
         ends = ends.assign(gap=ends["train_accuracy"] - ends["test_accuracy"])[score]
-        a.append(found.rename(lambda run, name=name: (name, run)))
-        b.append(ends.rename(lambda run, name=name: (name, run)))
-    return rank_products(pd.concat(a), pd.concat(b))
+        a.append(found)
+        b.append(ends)
+    names = arm.split("+") if pooled else [arm]
+    return rank_products(pd.concat(a, keys=names), pd.concat(b, keys=names))
 
 
 @statistic
@@ -258,7 +266,7 @@ def loss_to_fall(t: Measured, arm: str, estimator: str) -> pd.Series:
     losses = rows(t, "scores", arm).pivot(index="run", columns="epoch", values="train_loss")
     losses = losses.sort_index(axis=1)[information.columns].reindex(information.index)
     a, b = (found.diff(axis=1).iloc[:, 1:].idxmin(axis=1) for found in (losses, information))
-    return np.log2(a / b)
+    return _log2(a / b)
 
 
 @statistic

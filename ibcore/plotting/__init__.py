@@ -1,6 +1,13 @@
 """Every figure of the book, in one style; each function returns its matplotlib figure."""
 
-from ibcore.plotting.curves import accuracy, curves, distances, gradient_snr, sensitivity
+from ibcore.plotting.curves import (
+    accuracy,
+    curves,
+    distances,
+    gradient_snr,
+    sensitivity,
+    strips,
+)
 from ibcore.plotting.planes import information_plane, traces
 from ibcore.plotting.style import STYLE
 
@@ -12,5 +19,6 @@ __all__ = [
     "gradient_snr",
     "information_plane",
     "sensitivity",
+    "strips",
     "traces",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy import stats
 
 from ibcore.plotting.style import DASHES, LIMIT, STYLE, band, cycle_colour, finish, grid
 
@@ -144,5 +145,58 @@ def curves(
             axis.set(xlabel=x, ylabel=label, xscale="log" if log else "linear")
             axis.set_ylim(bottom=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        finish(figure, note)
+    return figure
+
+
+def strips(
+    panels: Mapping[str, pd.DataFrame],
+    *,
+    x: str,
+    lines: Mapping[float, str],
+    columns: int = 3,
+    note: str = "",
+) -> Figure:
+    """Draw a value a seed by groups, one below the other: faint points, mean, 95 % of the mean.
+
+    The intervals are those of Student's t; a group of one seed has none.
+
+    Args:
+        panels: title → columns group, value (a row a group and seed).
+        x: label of the value, with its unit.
+        lines: value → dash style of a vertical line.
+        columns: panels in a row.
+        note: shown above the panels.
+    """
+    names = list(dict.fromkeys(name for table in panels.values() for name in table["group"]))
+    every = np.array([*lines, *(v for table in panels.values() for v in table["value"])])
+    span = every.min(), every.max()
+    margin = 0.05 * (span[1] - span[0])
+    with matplotlib.style.context(STYLE):
+        height = 0.9 + 0.17 * len(names)
+        figure, axes = grid(panels.items(), columns, height=height)
+        for axis, (title, table) in zip(axes, panels.items(), strict=True):
+            for place, name in enumerate(names):
+                values = table.loc[table["group"] == name, "value"].to_numpy(dtype=float)
+                if not len(values):
+                    continue
+                axis.scatter(
+                    values, np.full(len(values), place), s=6, color=cycle_colour(0), alpha=0.25,
+                    linewidths=0,
+                )  # fmt: skip
+                half = 0.0
+                if len(values) > 1:
+                    error = values.std(ddof=1) / np.sqrt(len(values))
+                    half = float(error * stats.t.ppf(0.975, len(values) - 1))
+                axis.errorbar(
+                    values.mean(), place, xerr=half, fmt="D", markersize=3.4, color="0.1",
+                    elinewidth=1.2,
+                )  # fmt: skip
+            for value, dash in lines.items():
+                axis.axvline(value, linestyle=dash, **LIMIT)
+            axis.set(title=title, xlabel=x, xlim=(span[0] - margin, span[1] + margin))
+            axis.set_yticks(range(len(names)), names)
+            axis.tick_params(axis="y", labelsize=7)
+        axes[0].invert_yaxis()
         finish(figure, note)
     return figure
