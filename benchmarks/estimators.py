@@ -16,8 +16,13 @@ from sklearn.feature_selection._mutual_info import _compute_mi_cc
 from torch import Tensor
 
 from benchmarks.measure import NOISE_VARIANCE, row, seconds
-from ibcore.estimators import InfoNCE, Ksg, Mine, Nwj, Pairwise, Renyi, Smile
+from ibcore.data import load
+from ibcore.estimators import InfoNCE, Ksg, Mine, MonteCarlo, Nwj, Pairwise, Renyi, Smile
+from ibcore.hooks import ActivationTracker
+from ibcore.models import FullyConnected
 from ibcore.threads import one_thread
+from ibcore.tolerated import ToleratedNoise
+from ibcore.training import fit
 from ibcore.trials import distributions as laws
 
 REFERENCE = Path("build/reference")  # what benchmarks/reference.py wrote
@@ -136,8 +141,35 @@ def bench_threads() -> None:
             f"{distances / single:.2f}", "", True)  # fmt: skip
 
 
+def bench_tolerated() -> None:
+    """Time tolerated noise on one thread, and compare it with `MonteCarlo` on the same layer."""
+    ds = load("tishby")
+    model = FullyConnected([12, 10, 7, 5, 4, 3, 2], "tanh", seed=0)
+    options = {"learning_rate": 2e-3, "batch_size": 512, "snapshots": [200], "progress": False}
+    fit(model, ds, epochs=200, **options)
+    wide = FullyConnected([12, 512, 2], "relu", seed=0)
+    fit(wide, ds, epochs=20, **options | {"snapshots": [20]})
+    asked = [
+        ("form G, mean of five layers", model, [f"tanh{n}" for n in range(1, 6)], "full", 0.6),
+        ("form D, mean of five layers", model, [f"tanh{n}" for n in range(1, 6)], "diagonal", 0.05),
+        ("form G, 512 units", wide, ["relu1"], "full", 6.0),
+    ]
+    with one_thread():
+        for name, network, layers, form, limit in asked:
+            with ActivationTracker(network, layers) as tracker:
+                found = tracker.collect(ds.x)
+            measure = ToleratedNoise(form=form)
+            took, truth = 0.0, 0.0
+            for layer in layers:
+                took += seconds(lambda: measure(network, layer, ds.x, ds.y), 1) / len(layers)  # noqa: B023  called at once
+                truth += seconds(lambda: MonteCarlo(0.1)(found[layer], ds.y), 1) / len(layers)  # noqa: B023
+            row(f"Tolerated noise, {name}, by MonteCarlo's time", f"{took / truth:.1f}", "", True)
+            row("  seconds a layer on one thread", f"{took:.2f}", f"<= {limit:g}", took <= limit)
+
+
 def main() -> None:
     """Print the table."""
+    bench_tolerated()
     bench_threads()
     bench_renyi()
     bench_ksg()

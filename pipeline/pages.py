@@ -176,8 +176,8 @@ def _verdicts(held: Mapping[str, Any]) -> str:
             p = "–" if row["p"] is None else f"{row['p']:.1g}"
             mark = " (turns)" if row["turns"] else ""
             verdict = protocol.badge(row["verdict"]) + mark
-            said = protocol.numbers(row)
-            shown.append([f"`{row['arm']}`", row["estimator"], said, p, verdict])
+            found = protocol.numbers(row)
+            shown.append([f"`{row['arm']}`", row["estimator"], found, p, verdict])
         page += f"````{{dropdown}} {len(rows)} rows\n{_table(shown, 'ledger')}\n````\n"
     return page
 
