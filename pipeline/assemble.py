@@ -29,6 +29,10 @@ from study.verify import is_stale
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "book"
 LIST = "record.json"  # in the folder of tables: what the record consists of
+PICTURES = {
+    "plane.png": "figure-bounds",
+    "falls.png": "figure-falls",
+}  # of the cells that show them
 LAGS = """:::{admonition} Made by an older source
 :class: warning
 The figures and numbers of this chapter come from a run of an earlier version of the sources. The
@@ -59,6 +63,10 @@ def _write_pages(notebooks: list[Path], folder: Path) -> None:
     (folder / "figures.md").write_text(figures(notebooks), encoding="utf-8")
     if page := verdicts(notebooks):
         (folder / "verdicts.md").write_text(page, encoding="utf-8")
+    for name, cell in PICTURES.items():
+        if image := picture(notebooks, cell):
+            (folder / "_static").mkdir(exist_ok=True)
+            (folder / "_static" / name).write_bytes(image)
 
 
 def _leave_out(notebook: nbformat.NotebookNode) -> None:
@@ -102,8 +110,6 @@ def record(notebooks: list[Path], book: Path, tables: Path) -> None:
             )
     _write_both(notebooks, book, tables)
     _write_pages(notebooks, book)
-    if image := cover(notebooks):
-        (book / "_static" / "plane.png").write_bytes(image)
 
 
 def reference(notebooks: list[Path], folder: Path, tables: Path) -> None:
@@ -146,8 +152,8 @@ def hashes(notebooks: Path, tables: Path) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
 
 
-def cover(notebooks: list[Path], cell: str = "figure-bounds") -> bytes:
-    """The picture that the README shows, out of the cell of that name; empty without one."""
+def picture(notebooks: list[Path], cell: str) -> bytes:
+    """The picture that the cell of that name shows; empty without one."""
     for path in notebooks:
         for found in nbformat.read(path, as_version=4).cells:
             for output in found.get("outputs", []) if found.id == cell else []:

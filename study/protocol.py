@@ -23,6 +23,7 @@ MIME = "application/vnd.ibcore.verdicts+json"
 TWIN = " ×4"  # behind the name of an estimator: the layer multiplied by four
 LEVEL = 0.05  # of the tests, after Holm's correction over the rows of a claim
 _LEAST = 3  # seeds
+_SAME = 1e-9  # bits: values that differ by less differ by rounding
 _TOP = 0.99  # of the ceiling: from here on a point is saturated
 _NEEDED = {
     "source", "where", "quote", "quantity", "statistic", "accepted", "refuted_by", "reason",
@@ -200,8 +201,8 @@ def p_mean(values: Iterable[float], accepted: tuple[float, float]) -> float:
     """Return the p of a t-test of the mean: for "inside" where it lies inside, else for "outside".
 
     Inside: the larger p of the two edges, both must be passed. Outside: twice the p of the edge
-    that it passes, where there are two. Seeds that agree to the last digit have the p of a sign
-    test, ½ⁿ; exactly on an edge, 1.
+    that it passes, where there are two. Seeds that agree up to rounding have the p of a sign test,
+    ½ⁿ; on an edge, 1.
 
     Args:
         values: one a seed, three or more.
@@ -217,8 +218,8 @@ def p_mean(values: Iterable[float], accepted: tuple[float, float]) -> float:
 
 
 def _against(v: np.ndarray, edge: float, side: str) -> float:
-    if np.ptp(v) == 0:
-        beyond = v[0] > edge if side == "greater" else v[0] < edge
+    if np.ptp(v) < _SAME:
+        beyond = v[0] > edge + _SAME if side == "greater" else v[0] < edge - _SAME
         return float(0.5 ** len(v)) if beyond else 1.0
     return float(stats.ttest_1samp(v, edge, alternative=side).pvalue)
 

@@ -423,8 +423,9 @@ def test_the_figure_index_is_that_of_the_record():
     assert page.read_text(encoding="utf-8") == pages.figures(RECORD)
 
 
-def test_the_picture_of_the_readme_is_that_of_the_record():
-    assert (ROOT / "book" / "_static" / "plane.png").read_bytes() == assemble.cover(RECORD)
+@pytest.mark.parametrize(("name", "cell"), assemble.PICTURES.items())
+def test_the_pictures_of_pages_are_those_of_the_record(name, cell):
+    assert (ROOT / "book" / "_static" / name).read_bytes() == assemble.picture(RECORD, cell)
 
 
 TABLES = ROOT / "book" / "tables"

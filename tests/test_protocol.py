@@ -245,6 +245,9 @@ def test_a_mean_has_to_pass_both_edges_to_be_inside_and_one_to_be_outside():
     assert protocol.p_mean(values, (1.0, 2.0)) < 1e-4
     assert protocol.p_mean([0.5] * 6, (0.0, 1.0)) == 0.5**6
     assert protocol.p_mean([1.0] * 6, (0.0, 1.0)) == 1  # on the edge
+    rounded = [0.0, 1e-16, -1e-16, 2e-16, 0.0, 0.0]
+    assert protocol.p_mean(rounded, (-9.0, -0.2)) == 0.5**6
+    assert protocol.p_mean(rounded, (0.0, 9.0)) == 1
 
 
 def test_a_tests_false_alarms_are_those_of_its_level():
