@@ -295,15 +295,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return a line a claim: its verdict, how many rows say what, and how many turn when rescaled.
 
     "supported" or "refuted" where no row says the other. Where both are said it "depends on" the
-    estimator if no estimator says both, else on the network if no network does, else on both.
+    estimator if no estimator says both, else on the network if no network does, else on both. A
+    claim with a flaw is "badly put", and decides nothing.
 
     Args:
         table: as `frame` returns it.
     """
-    lines = {}
+    claims, lines = read()[0], {}
     for key, part in table.groupby("key", sort=False):
         counts = part["verdict"].value_counts().reindex(list(VERDICTS), fill_value=0)
-        lines[key] = {"verdict": _whole(part, counts), **counts, "turns": int(part["turns"].sum())}
+        flaw = claims.get(str(key), {}).get("flaw")
+        verdict = "badly put" if flaw else _whole(part, counts)
+        lines[key] = {"verdict": verdict, **counts, "turns": int(part["turns"].sum())}
     return pd.DataFrame(lines).T
 
 
@@ -363,9 +366,10 @@ class Verdicts:
 
 
 def stated(entry: Mapping[str, Any]) -> str:
-    """Return a claim in words: the quote where there is one, and the quantity."""
+    """Return a claim in words: the quote where there is one, the quantity, and what is wrong."""
     quote = f"“{entry['quote']}”: " if entry["quote"] else ""
-    return quote + str(entry["quantity"])
+    flaw = f" (badly put: {entry['flaw']}; see {entry['instead']})" if "flaw" in entry else ""
+    return f"{quote}{entry['quantity']}{flaw}"
 
 
 def badge(verdict: str) -> str:

@@ -221,13 +221,20 @@ def irrelevant(t: Measured, arm: str, estimator: str) -> pd.Series:
 
 
 @statistic
-def clustering(t: Measured, arm: str, estimator: str) -> pd.Series:
-    """Rank correlation over the looks of I(X;T) and the variance within classes."""
+def clustering(t: Measured, arm: str, estimator: str, part: str = "all") -> pd.Series:
+    """Rank correlation over the looks of I(X;T) and the variance within classes.
+
+    Of all looks, or of those from the others' peak on ("late"), where there are three or more.
+    """
     information, within = course(t, arm, estimator), _within(t, arm)
     looks = information.columns.intersection(within.columns)
+    start = others_peak(information) if part == "late" else pd.Series(0, information.index)
     found = {}
     for run in information.index:
-        a, b = information.loc[run, looks], within.loc[run, looks]
+        held = looks[looks >= start[run]]
+        if len(held) < 3:
+            continue
+        a, b = information.loc[run, held], within.loc[run, held]
         if a.nunique() > 1 and b.nunique() > 1:
             found[run] = float(spearmanr(a, b, nan_policy="omit").statistic)
     return pd.Series(found, dtype=float)

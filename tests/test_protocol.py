@@ -227,6 +227,21 @@ def test_the_order_of_layers_is_compared_between_tolerances():
         statistics.order_kept({}, "tanh", "")
 
 
+def test_clustering_is_read_from_the_peak_on_where_it_is_asked_for():
+    t = tables(noisy([1, 2, 3, 2.5, 2, 1], size=0.001))
+    within = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    rows = [
+        ("tanh", run, epoch, "b", share)
+        for run in range(12)
+        for epoch, share in zip(EPOCHS, within, strict=True)
+    ]
+    t["clusters"] = pd.DataFrame(rows, columns=["arm", "run", "epoch", "layer", "within"])
+    whole = statistics.clustering(t, "tanh", "bins")
+    later = statistics.clustering(t, "tanh", "bins", part="late")
+    assert later.eq(1).all()
+    assert whole.mean() < 0.5
+
+
 # Tests
 
 
@@ -246,7 +261,7 @@ def test_a_mean_has_to_pass_both_edges_to_be_inside_and_one_to_be_outside():
     assert protocol.p_mean([0.5] * 6, (0.0, 1.0)) == 0.5**6
     assert protocol.p_mean([1.0] * 6, (0.0, 1.0)) == 1  # on the edge
     rounded = [0.0, 1e-16, -1e-16, 2e-16, 0.0, 0.0]
-    assert protocol.p_mean(rounded, (-9.0, -0.2)) == 0.5**6
+    assert protocol.p_mean(rounded, (-math.inf, -0.2)) == 0.5**6
     assert protocol.p_mean(rounded, (0.0, 9.0)) == 1
 
 
