@@ -108,7 +108,8 @@ def write(chapter: str, jobs: Sequence[Job], folder: Path) -> None:
     found, facts = joined(jobs)
     said = {"chapter": chapter, "sources": fingerprint(chapter), "commit": commit(), "jobs": facts}
     claims = ROOT / "study" / "claims" / f"{chapter}.yml"
-    said["claims"] = hashlib.sha256(claims.read_bytes()).hexdigest()
+    if claims.is_file():
+        said["claims"] = hashlib.sha256(claims.read_bytes()).hexdigest()
     write_set(folder, found, said)
 
 
