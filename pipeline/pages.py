@@ -178,7 +178,7 @@ def _verdicts(held: Mapping[str, Any]) -> str:
             verdict = protocol.badge(row["verdict"]) + mark
             found = protocol.numbers(row)
             shown.append([f"`{row['arm']}`", row["estimator"], found, p, verdict])
-        page += f"````{{dropdown}} {len(rows)} rows\n{_table(shown, 'ledger')}\n````\n"
+        page += f"````{{dropdown}} {len(rows)} rows\n\n{_table(shown, 'ledger')}\n````\n"
     return page
 
 
