@@ -153,18 +153,18 @@ def verdicts(notebooks: list[Path]) -> str:
 
 def _verdicts(held: Mapping[str, Any]) -> str:
     claims, _ = protocol.read()
-    by: dict[str, list[dict[str, Any]]] = {key: [] for key in held["claims"]}
+    by: dict[str, list[dict[str, Any]]] = {key: [] for key in claims if key in held["claims"]}
     for row in held["rows"]:
         by[row["key"]].append(row)
-    words = {name: protocol.badge(name) for name in protocol.VERDICTS}
-    lines = [["Claim", "Source", "Verdict", *words.values(), "turn"]]
-    lines.append(["---"] * len(lines[0]))
-    for key, verdict in held["claims"].items():
-        counts = Counter(row["verdict"] for row in by[key])
-        said = [str(counts[name] or "–") for name in words]
-        turn = str(sum(row["turns"] for row in by[key]) or "–")
+    lines = [["Claim", "Source", "Verdict", "Rows"], ["---"] * 4]
+    for key, rows in by.items():
+        counts = Counter(row["verdict"] for row in rows)
+        said = [f"{counts[name]} {name}" for name in protocol.VERDICTS if counts[name]]
+        turn = sum(row["turns"] for row in rows)
+        said += [f"{turn} turn"] if turn else []
         claim = f"{protocol.stated(claims[key])}<br>`{key}`"
-        lines.append([claim, _source(claims[key]), protocol.badge(verdict), *said, turn])
+        verdict = protocol.badge(held["claims"][key])
+        lines.append([claim, _source(claims[key]), verdict, "<br>".join(said)])
     page = VERDICTS_PAGE.format(summary=_table(lines, "ledger verdicts"))
     for key, rows in by.items():
         low, high = claims[key]["accepted"]
