@@ -23,6 +23,10 @@ _SEARCH, _FAR = 0.01, 700.0  # of ln θ: where the search stops, and what exp ca
 _RANK = 1e-10  # of the largest variance: directions below it are rounding
 
 
+class HangsOnRoundingError(ValueError):
+    """The answer changes by more than the tolerance under noise as small as rounding."""
+
+
 class Tolerated(NamedTuple):
     """What a layer carries at the precision that the rest of the network needs.
 
@@ -115,8 +119,9 @@ class ToleratedNoise:
             args: further inputs of the model, such as the edges of a graph.
         Raises:
             ValueError: a layer that the model doesn't have, an answer of another shape or with NaN,
-                activations that no estimate can be made from, or an answer that changes by more
-                than the tolerance under any noise.
+                activations that no estimate can be made from.
+            HangsOnRoundingError: a ValueError; the answer changes by more than the tolerance under
+                any noise.
             TypeError: a layer that puts out no tensor.
         """
         with threads_for(model, len(y)):
@@ -218,7 +223,7 @@ def _at_tolerance(
     if excess(loud) <= 0:
         return loud
     if excess(quiet) > 0:
-        raise ValueError(
+        raise HangsOnRoundingError(
             f"the answer changes by more than {tolerance:g} bits under noise of {_LEAST:g} of the "
             "layer's variance: it hangs on rounding, or the tolerance is too small"
         )

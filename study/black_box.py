@@ -22,7 +22,7 @@ from ibcore.interface import Estimator, MutualInformation
 from ibcore.layers import select_layers
 from ibcore.models import FullyConnected, GraphConvolutional, LeNet, Recurrent
 from ibcore.recorder import PlaneRecorder
-from ibcore.tolerated import Tolerated, ToleratedNoise
+from ibcore.tolerated import HangsOnRoundingError, Tolerated, ToleratedNoise
 from ibcore.training import History, Snapshot, fit, snapshot_epochs
 from study import planted
 from study.measures import Tables, facts, float_type, placed, plane_rows
@@ -80,9 +80,7 @@ class Settings:
     """What the chapter can be asked for; the defaults are those of the record."""
 
     arms: tuple[str, ...] = ()  # networks to train, names of study.black_box; none takes all
-    source: str = (
-        "original"  # of Cora, names and MNIST: "original", "stand-in", or "any" of the two
-    )
+    source: str = "original"  # of Cora, names, MNIST: "original", "stand-in", or "any" of the two
     widths: tuple[int, ...] = (12, 10, 7, 5, 4, 3, 2)  # units on the 12 bits, input to output
     share: float = 0.85  # of the 4096 inputs to train on, where an arm says nothing else
     epochs: int = 2000  # passes over the training samples, on the 12 bits
@@ -469,7 +467,7 @@ def _tolerated(
         for layer in narrow:
             try:
                 found = measure(part, layer, seen, watch.y, *graph)
-            except ValueError:  # the answer hangs on rounding
+            except HangsOnRoundingError:
                 found = Tolerated._make([math.nan] * len(Tolerated._fields))
             yield {"run": run, "epoch": epoch, "layer": layer, **found._asdict()}
 
