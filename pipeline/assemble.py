@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from pipeline.pages import claims, data_page, figures, values, verdicts
+from pipeline.pages import claims, data_page, figures, judged, values, verdicts
 from study import settings
 from study.jobs import MANIFEST, beside, read_set, swap
 from study.verify import is_stale
@@ -92,15 +92,15 @@ def record(notebooks: list[Path], book: Path, tables: Path) -> None:
     """Make executed notebooks and their tables the record of the book, in place of the older one.
 
     Raises:
-        ValueError: a ledger rests on stand-in data, or tables were made by sources that are not
-            committed.
+        ValueError: a ledger or verdicts rest on stand-in data, or tables were made by sources that
+            are not committed.
     """
     for path in notebooks:
-        for claim in claims(nbformat.read(path, as_version=4)):
-            if claim["source"] != "original":
-                raise ValueError(
-                    f"{path}: {claim['claim']!r} rests on stand-in {claim['source']!r}"
-                )
+        notebook = nbformat.read(path, as_version=4)
+        rests = {claim["source"]: repr(claim["claim"]) for claim in claims(notebook)}
+        rests |= {judged(notebook).get("source", "original"): "its page of verdicts"}
+        for source in rests.keys() - {"original"}:
+            raise ValueError(f"{path}: {rests[source]} rests on stand-in {source!r}")
     for chapter in _chapters(notebooks):
         made = read_set(tables / chapter)[1]["commit"]
         if made.endswith("+"):

@@ -141,14 +141,19 @@ def _row(claim: dict[str, Any], chapter: str) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
 
 
+def judged(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """The verdicts that an executed notebook shows; empty without."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if held := output.get("data", {}).get(protocol.MIME):
+                return dict(held)
+    return {}
+
+
 def verdicts(notebooks: list[Path]) -> str:
     """The page verdicts.md: a line a claim, then a table of its rows; empty without verdicts."""
-    for path in notebooks:
-        for cell in nbformat.read(path, as_version=4).cells:
-            for output in cell.get("outputs", []):
-                if held := output.get("data", {}).get(protocol.MIME):
-                    return _verdicts(held)
-    return ""
+    found = (judged(nbformat.read(path, as_version=4)) for path in notebooks)
+    return next((_verdicts(held) for held in found if held), "")
 
 
 def _verdicts(held: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ _NEEDED = {
     "arms", "estimators",
 }  # fmt: skip
 _MORE = {"options", "shares", "flaw", "instead"}
-_PLANES = {"fall", "epochs_after_peak", "excess", "paired_fall", "goes_with", "falls_alone"}
+_FREE = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Row:
         estimator: of the planes, or the table that is read.
         accepted: low to high.
         values: one a seed; none where it isn't testable.
+        bounds: of the mean, by its nature; no edge there is tested, no interval goes beyond.
         shares: whether values are 0 or 1, and the claim is on their mean.
         saturated: whether half or more of the points that are read sit at log₂N.
         why: it isn't testable.
@@ -55,6 +56,7 @@ class Row:
     estimator: str
     accepted: tuple[float, float]
     values: tuple[float, ...] = ()
+    bounds: tuple[float, float] = _FREE
     shares: bool = False
     saturated: bool = False
     why: str = ""
@@ -76,7 +78,8 @@ class Row:
         if self.shares and self.values:
             found = stats.binomtest(round(sum(self.values)), len(self.values)).proportion_ci()
             return float(found.low), float(found.high)
-        return self._as_claim.interval
+        low, high = self._as_claim.interval
+        return max(low, self.bounds[0]), min(high, self.bounds[1])
 
     @property
     def agreement(self) -> float:
@@ -86,7 +89,7 @@ class Row:
     @property
     def inside(self) -> bool:
         """Whether the mean is accepted."""
-        return self.accepted[0] <= self.effect <= self.accepted[1]
+        return _inside(self.effect, self.accepted)
 
     @property
     def verdict(self) -> str:
@@ -123,8 +126,8 @@ def read(path: Path | None = None) -> tuple[dict[str, dict[str, Any]], dict[str,
                 f"{path}: {key} asks for the statistic {entry['statistic']!r}; study/statistics.py "
                 f"has {sorted(STATISTICS)}"
             )
-        low, high = map(float, entry["accepted"])
-        if not low <= high or (math.isinf(low) and math.isinf(high)):
+        low, high = accepted = _accepted(entry)
+        if not low <= high or not _edges(accepted, STATISTICS[entry["statistic"]].bounds):
             raise ValueError(f"{path}: {key} accepts {entry['accepted']}, which refutes nothing")
         if entry.get("instead", key) not in claims:
             raise ValueError(f"{path}: {key} names {entry['instead']!r}, which is no claim there")
@@ -132,6 +135,11 @@ def read(path: Path | None = None) -> tuple[dict[str, dict[str, Any]], dict[str,
     if unused:
         raise ValueError(f"{path}: no claim uses the statistics {unused} of study/statistics.py")
     return claims, held["full"]
+
+
+def _accepted(entry: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = map(float, entry["accepted"])
+    return low, high
 
 
 def is_full(settings: Any) -> bool:
@@ -169,19 +177,21 @@ def survivors(rows: Iterable[Row]) -> tuple[int, int]:
 
 
 def _measured(t: Measured, key: str, entry: Mapping[str, Any], arm: str, estimator: str) -> Row:
-    low, high = map(float, entry["accepted"])
+    accepted, options = _accepted(entry), entry.get("options", {})
+    asked = STATISTICS[entry["statistic"]]
     shares = bool(entry.get("shares"))
-    row = Row(key, arm, estimator, (low, high), shares=shares)
+    row = Row(key, arm, estimator, accepted, bounds=asked.bounds, shares=shares)
     try:
-        options = entry.get("options", {})
-        found = STATISTICS[entry["statistic"]](t, arm, estimator, **options).dropna()
+        found = asked.function(t, arm, estimator, **options).dropna()
         if len(found) < _LEAST:
             raise NotTestable(f"{len(found)} seeds have a value")
     except NotTestable as error:
         return replace(row, why=str(error))
     values = tuple(map(float, found))
-    held = entry["statistic"] in _PLANES and _sits(t, arm, estimator, options.get("layer", "last"))
-    p = p_share(values, (low, high)) if shares else p_mean(values, (low, high))
+    held = asked.layer is not None and _sits(
+        t, arm, estimator, options.get("layer", asked.layer).replace("least", "all")
+    )
+    p = p_share(values, accepted) if shares else p_mean(values, accepted, asked.bounds)
     return replace(row, values=values, saturated=held, p=p)
 
 
@@ -197,24 +207,36 @@ def _sits(t: Measured, arm: str, estimator: str, layer: str) -> bool:
     return bool(np.mean([part.mean() for part in at_top]) >= 0.5)
 
 
-def p_mean(values: Iterable[float], accepted: tuple[float, float]) -> float:
+def p_mean(
+    values: Iterable[float], accepted: tuple[float, float], bounds: tuple[float, float] = _FREE
+) -> float:
     """Return the p of a t-test of the mean: for "inside" where it lies inside, else for "outside".
 
     Inside: the larger p of the two edges, both must be passed. Outside: twice the p of the edge
     that it passes, where there are two. Seeds that agree up to rounding have the p of a sign test,
-    ½ⁿ; on an edge, 1.
+    ½ⁿ; on an edge, 1. An edge at a bound is none: nothing lies beyond.
 
     Args:
         values: one a seed, three or more.
         accepted: low to high.
+        bounds: of the mean, by its nature.
     """
     v = np.array(list(values))
-    low, high = accepted
-    edges = [(edge, side) for edge, side in ((low, "greater"), (high, "less")) if np.isfinite(edge)]
-    inside = low <= v.mean() <= high
+    edges = _edges(accepted, bounds)
+    inside = _inside(float(v.mean()), accepted)
     turned = {"greater": "less", "less": "greater"}
     ps = [_against(v, edge, side if inside else turned[side]) for edge, side in edges]
     return max(ps) if inside else min(1.0, len(ps) * min(ps))
+
+
+def _inside(mean: float, accepted: tuple[float, float]) -> bool:
+    return accepted[0] - _SAME <= mean <= accepted[1] + _SAME
+
+
+def _edges(accepted: tuple[float, float], bounds: tuple[float, float]) -> list[tuple[float, str]]:
+    """Return each edge that a mean can lie beyond, and the side of it that is accepted."""
+    sides = zip(accepted, bounds, ("greater", "less"), strict=True)
+    return [(edge, side) for edge, bound, side in sides if np.isfinite(edge) and edge != bound]
 
 
 def _against(v: np.ndarray, edge: float, side: str) -> float:

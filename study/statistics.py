@@ -1,6 +1,8 @@
 """What chapter 06 reads off its tables: one function a statistic, a value a seed."""
 
+import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,6 @@ from ibcore.plane import dpi_violations
 from study.comparisons import learned, rank_products
 
 Measured = Mapping[str, pd.DataFrame]
-STATISTICS: dict[str, Callable[..., pd.Series]] = {}
 FALL = 0.2  # bits: the smallest fall that matters, as in the claims
 _LOOKS = 5  # at the start or the end of a course
 
@@ -19,10 +20,37 @@ class NotTestable(ValueError):
     """The tables hold nothing that a claim could be tested on."""
 
 
-def statistic(function: Callable[..., pd.Series]) -> Callable[..., pd.Series]:
-    """Make a function one that claims may name: (tables, arm, estimator, **options) → by run."""
-    STATISTICS[function.__name__] = function
-    return function
+_Function = Callable[..., pd.Series]
+
+
+class Statistic(NamedTuple):
+    """What claims may name.
+
+    Args:
+        function: (tables, arm, estimator, **options) → a value a run.
+        bounds: between which the mean over runs lies by its nature: a share in 0 to 1.
+        layer: of the planes that it reads, unless told otherwise: at their ceiling they say
+            nothing. None where it reads no plane.
+    """
+
+    function: _Function
+    bounds: tuple[float, float]
+    layer: str | None
+
+
+STATISTICS: dict[str, Statistic] = {}
+
+
+def statistic(
+    least: float = -math.inf, most: float = math.inf, layer: str | None = "last"
+) -> Callable[[_Function], _Function]:
+    """Make a function one that claims may name; see `Statistic`."""
+
+    def named(function: _Function) -> _Function:
+        STATISTICS[function.__name__] = Statistic(function, (least, most), layer)
+        return function
+
+    return named
 
 
 def rows(t: Measured, table: str, arm: str, **where: str) -> pd.DataFrame:
@@ -87,7 +115,7 @@ def since(course: pd.DataFrame, start: pd.Series) -> pd.Series:
     return found
 
 
-@statistic
+@statistic()
 def fall(
     t: Measured, arm: str, estimator: str, layer: str = "last", column: str = "i_xz"
 ) -> pd.Series:
@@ -96,7 +124,7 @@ def fall(
     return since(found, others_peak(found))
 
 
-@statistic
+@statistic()
 def rise(t: Measured, arm: str, estimator: str, layer: str = "last") -> pd.Series:
     """I(T;Y) at the last look less the first, bits; of the layer with the least gain if asked."""
     if layer != "least":
@@ -107,7 +135,7 @@ def rise(t: Measured, arm: str, estimator: str, layer: str = "last") -> pd.Serie
     return (wide.iloc[:, -1] - wide.iloc[:, 0]).groupby("run").min()
 
 
-@statistic
+@statistic(layer=None)
 def drift(t: Measured, arm: str, estimator: str, part: str = "early") -> pd.Series:
     """log₂ of the gradients' mean by their deviation, mean over five looks."""
     found = rows(t, estimator, arm).pivot(index="run", columns="epoch", values="drift")
@@ -116,7 +144,7 @@ def drift(t: Measured, arm: str, estimator: str, part: str = "early") -> pd.Seri
     return looks.mean(axis=1)
 
 
-@statistic
+@statistic(0, 1)
 def epochs_after_peak(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Share of the epochs after the others' peak; 0 where too little falls."""
     found = course(t, arm, estimator)
@@ -125,7 +153,7 @@ def epochs_after_peak(t: Measured, arm: str, estimator: str) -> pd.Series:
     return shares.where(since(found, peaks) <= -FALL, 0.0)
 
 
-@statistic
+@statistic()
 def turn_to_peak(t: Measured, arm: str, estimator: str) -> pd.Series:
     """log₂ of the epoch where the gradients turn by the one where I(X;T) peaks."""
     found = rows(t, "gradients", arm).pivot(index="run", columns="epoch", values="drift")
@@ -135,13 +163,13 @@ def turn_to_peak(t: Measured, arm: str, estimator: str) -> pd.Series:
     return _log2(turns / peaks)
 
 
-@statistic
+@statistic()
 def excess(t: Measured, arm: str, estimator: str) -> pd.Series:
     """I(X;T) less I(T;Y) at the end, bits."""
     return course(t, arm, estimator, column="conditional").iloc[:, -1]
 
 
-@statistic
+@statistic(layer=None)
 def learning_time(t: Measured, arm: str, estimator: str) -> pd.Series:
     """log₂ of the epochs to 95 % training accuracy, of one arm by another; "a/b"."""
     times = []
@@ -157,14 +185,14 @@ def _log2(ratios: pd.Series) -> pd.Series:
     return pd.Series(np.log2(found.to_numpy(dtype=float)), index=found.index)
 
 
-@statistic
+@statistic(layer="all")
 def paired_fall(t: Measured, arm: str, estimator: str, layer: str = "all") -> pd.Series:
     """Fall of one arm less that of another with the same seeds, bits; "a/b"."""
     a, b = (fall(t, name, estimator, layer) for name in arm.split("/"))
     return (a - b).dropna()
 
 
-@statistic
+@statistic(-1, 1, layer=None)
 def paired_within(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Share of variance within classes at the end, one arm less another; "a/b"."""
     a, b = (_within(t, name).iloc[:, -1] for name in arm.split("/"))
@@ -178,7 +206,7 @@ def _within(t: Measured, arm: str) -> pd.DataFrame:
     return wide.sort_index(axis=1)
 
 
-@statistic
+@statistic(-1, 1)
 def goes_with(
     t: Measured,
     arm: str,
@@ -214,13 +242,13 @@ def goes_with(
     return rank_products(pd.concat(a, keys=names), pd.concat(b, keys=names))
 
 
-@statistic
+@statistic(layer=None)
 def irrelevant(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Information on the part of the input that the label doesn't need: no data here has one."""
     raise NotTestable(f"the input of {arm} has no part that the label does not need")
 
 
-@statistic
+@statistic(-1, 1)
 def clustering(t: Measured, arm: str, estimator: str, part: str = "all") -> pd.Series:
     """Rank correlation over the looks of I(X;T) and the variance within classes.
 
@@ -240,13 +268,13 @@ def clustering(t: Measured, arm: str, estimator: str, part: str = "all") -> pd.S
     return pd.Series(found, dtype=float)
 
 
-@statistic
+@statistic(0)
 def rescaled(t: Measured, arm: str, estimator: str) -> pd.Series:
     """How far the fall moves when the layer is multiplied by four, bits."""
     return (fall(t, arm, estimator) - fall(t, arm, f"{estimator} ×4")).abs()
 
 
-@statistic
+@statistic(0)
 def phases(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Turns of I(X;T) by `FALL` bits or more: from up to down or back."""
     return course(t, arm, estimator).apply(lambda run: float(turns(run.to_numpy())), axis=1)
@@ -266,7 +294,7 @@ def turns(values: np.ndarray, least: float = FALL) -> int:
     return count
 
 
-@statistic
+@statistic()
 def loss_to_fall(t: Measured, arm: str, estimator: str) -> pd.Series:
     """log₂ of the epoch where the training loss falls fastest by that where I(X;T) does."""
     information = course(t, arm, estimator)
@@ -276,7 +304,7 @@ def loss_to_fall(t: Measured, arm: str, estimator: str) -> pd.Series:
     return _log2(a / b)
 
 
-@statistic
+@statistic(0, 1)
 def falls_alone(t: Measured, arm: str, estimator: str) -> pd.Series:
     """1 where I(X;T) falls by `FALL` from the others' peak and I(T;Y) by less than 0.02, or 0."""
     information = course(t, arm, estimator)
@@ -285,7 +313,7 @@ def falls_alone(t: Measured, arm: str, estimator: str) -> pd.Series:
     return ((since(information, start) <= -FALL) & (label > -0.02)).astype(float)
 
 
-@statistic
+@statistic(0, layer=None)
 def unread(t: Measured, arm: str, estimator: str, form: str = "full") -> pd.Series:
     """What units that nothing reads add to I(X;T), bits; not within a bit of the ceiling."""
     found = _of_kind(t, arm, "unread")
@@ -293,7 +321,7 @@ def unread(t: Measured, arm: str, estimator: str, form: str = "full") -> pd.Seri
     return (found["after"] - found["before"]).abs()
 
 
-@statistic
+@statistic(layer=None)
 def directions(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Directions less the number of classes and plus one: the one farthest off, by run."""
     found = _of_kind(t, arm, "classes")
@@ -309,7 +337,7 @@ def _of_kind(t: Measured, arm: str, kind: str) -> pd.DataFrame:
     return found.set_index("run")
 
 
-@statistic
+@statistic(-1, 1, layer=None)
 def order_kept(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Rank correlation of the layers' I(X;T) at a tolerance with that at others: the lowest."""
     found = t.get("depends", pd.DataFrame({"kind": []}))
@@ -325,7 +353,7 @@ def order_kept(t: Measured, arm: str, estimator: str) -> pd.Series:
     return pd.Series(result)
 
 
-@statistic
+@statistic(0, 1, "all")
 def breaks(t: Measured, arm: str, estimator: str) -> pd.Series:
     """Share of pairs of layers and looks in which the next layer has 0.05 bits more."""
     found = rows(t, "planes", arm, estimator=estimator)
@@ -339,7 +367,7 @@ def breaks(t: Measured, arm: str, estimator: str) -> pd.Series:
     return pd.Series(shares)
 
 
-@statistic
+@statistic(0, layer=None)
 def oracle_error(t: Measured, arm: str, estimator: str) -> pd.Series:
     """I(T;Y) less what is known, mean of its absolute value over the channels, bits."""
     found = t.get("oracle", pd.DataFrame({"estimator": []}))

@@ -15,7 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pipeline import assemble, offline, pages, run
-from study import closure, jobs, settings
+from study import closure, jobs, protocol, settings
 from study.ledger import MIME
 
 pytestmark = pytest.mark.slow  # it starts kernels and Snakemake, whatever the kernels of torch
@@ -327,6 +327,17 @@ def test_a_stand_in_is_said_aloud_and_never_becomes_the_record(tmp_path):
     tables = str(toy_tables(tmp_path / "tables"))
     assert assemble.main(["--record", str(path), str(book), "--tables", tables]) == 1
     assert (book / "notebooks" / "03_names.ipynb").read_bytes() == kept
+
+
+def test_verdicts_on_a_stand_in_never_become_the_record(tmp_path, capsys):
+    held = {protocol.MIME: {"source": "made up", "full": True, "claims": {}, "rows": []}}
+    shown = nbformat.v4.new_output("display_data", held)
+    path = tmp_path / "03_names.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("verdicts", outputs=[shown])]), path)
+    tables = str(toy_tables(tmp_path / "tables"))
+    assert assemble.main(["--record", str(path), str(tmp_path / "book"), "--tables", tables]) == 1
+    assert "page of verdicts rests on stand-in 'made up'" in capsys.readouterr().err
+    assert not (tmp_path / "book").exists()
 
 
 def test_sources_that_are_not_committed_make_no_record(tmp_path, capsys):

@@ -66,6 +66,7 @@ def test_the_claims_can_be_read_and_each_statistic_has_one():
         ({"statistic": "guess"}, "asks for the statistic 'guess'"),
         ({"accepted": [1, 0]}, "refutes nothing"),
         ({"accepted": ["-.inf", ".inf"]}, "refutes nothing"),
+        ({"statistic": "breaks", "accepted": [0, 1]}, "refutes nothing"),
         ({"colour": "red"}, r"has \['colour'\] that are unknown"),
         ({"instead": "nowhere"}, "'nowhere', which is no claim"),
         ({}, "no claim uses the statistics"),
@@ -137,6 +138,21 @@ def test_false_alarms_are_rare_from_the_others_peak_and_the_rule_from_a_seeds_ow
 def test_layers_that_sit_at_the_ceiling_are_saturated_and_say_nothing():
     t = tables([[12.0] * 5 + [11.5]] * 12)
     assert decided(t).verdict == "saturated"
+
+
+@pytest.mark.parametrize("statistic", ["rise", "phases", "excess", "breaks", "epochs_after_peak"])
+def test_whatever_reads_planes_says_nothing_at_their_ceiling(statistic):
+    t = tables([[12.0] * 6] * 12)
+    t["planes"]["i_xz"] = 12.0
+    assert statistics.STATISTICS[statistic].layer is not None
+    assert decided(t, statistic=statistic, accepted=[0.1, math.inf]).verdict == "saturated"
+
+
+def test_the_least_gain_of_all_layers_is_read_at_their_ceiling_too():
+    t = tables([[12.0] * 6] * 12, layers=("a",) * 2)
+    t["planes"] = t["planes"].assign(i_xz=12.0).drop_duplicates(["run", "epoch", "layer"])
+    found = decided(t, statistic="rise", accepted=[0, math.inf], options={"layer": "least"})
+    assert found.verdict == "saturated"
 
 
 def test_two_seeds_have_no_others_and_a_missing_arm_is_not_testable():
@@ -265,6 +281,21 @@ def test_a_mean_has_to_pass_both_edges_to_be_inside_and_one_to_be_outside():
     assert protocol.p_mean(rounded, (0.0, 9.0)) == 1
 
 
+def test_an_edge_where_nothing_lies_beyond_is_not_tested():
+    assert protocol.p_mean([1.0] * 6, (0.9, 1.0), (0.0, 1.0)) == 0.5**6
+    assert protocol.p_mean([0.0] * 6, (0.0, 0.1), (0.0, math.inf)) == 0.5**6
+    assert protocol.p_mean([1 + 1e-15] * 6, (0.9, 1.0), (0.0, 1.0)) == 0.5**6  # rounding
+    values = [0.5, 0.52, 0.51, 0.49, 0.5]
+    whole = protocol.p_mean(values, (0.9, 1.0))
+    assert protocol.p_mean(values, (0.9, 1.0), (0.0, 1.0)) == pytest.approx(whole / 2)
+
+
+def test_an_interval_does_not_pass_what_a_mean_can_be():
+    values = (0.2, 1.9, 1.8, 0.3, 1.7)
+    assert Row("k", "a", "e", (0.3, math.inf), values).interval[1] > 1
+    assert Row("k", "a", "e", (0.3, math.inf), values, (-1, 1)).interval[1] == 1
+
+
 def test_a_tests_false_alarms_are_those_of_its_level():
     draw = np.random.default_rng(0)
     ps = [protocol.p_mean(draw.standard_normal(8), (0.0, math.inf)) for _ in range(1000)]
@@ -305,10 +336,8 @@ def test_a_claim_depends_on_what_tells_its_verdicts_apart():
 
 def recorded():
     path = ROOT / "book" / "notebooks" / "06_black_box.ipynb"
-    for cell in nbformat.read(path, as_version=4).cells:
-        for output in cell.get("outputs", []):
-            if held := output.get("data", {}).get(protocol.MIME):
-                return path, held
+    if held := pages.judged(nbformat.read(path, as_version=4)):
+        return path, held
     pytest.fail(f"{path} shows no verdicts")
 
 
@@ -335,6 +364,12 @@ def test_the_verdicts_of_the_record_are_those_of_its_tables():
     assert whole == held["claims"]
 
 
+def test_tolerated_noise_was_measured_wherever_it_was_asked_for():
+    found = jobs.read_set(RECORD)[0]["tolerated"]
+    assert len(found) > 3000
+    assert found.notna().all().all()
+
+
 def git(*command):
     done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
@@ -345,8 +380,10 @@ def test_the_claims_came_before_the_tables_and_are_those_of_their_manifest():
     facts = json.loads((ROOT / table).read_text(encoding="utf-8"))
     of_run = git("show", f"{facts['commit']}:{file}")
     first = [git("log", "--diff-filter=A", "--format=%H", "--", path) for path in (file, table)]
-    if of_run is None or not all(first):
+    if git("rev-parse", "--is-shallow-repository") != b"false\n":
         pytest.skip("no history here")
+    assert of_run is not None
+    assert all(first)
     assert hashlib.sha256(of_run).hexdigest() == facts["claims"]
     claims, tables = (found.decode().split()[-1] for found in first)
     assert claims != tables

@@ -1,10 +1,12 @@
 """Curves over epochs, scales and settings."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
@@ -178,20 +180,8 @@ def strips(
         for axis, (title, table) in zip(axes, panels.items(), strict=True):
             for place, name in enumerate(names):
                 values = table.loc[table["group"] == name, "value"].to_numpy(dtype=float)
-                if not len(values):
-                    continue
-                axis.scatter(
-                    values, np.full(len(values), place), s=6, color=cycle_colour(0), alpha=0.25,
-                    linewidths=0,
-                )  # fmt: skip
-                half = 0.0
-                if len(values) > 1:
-                    error = values.std(ddof=1) / np.sqrt(len(values))
-                    half = float(error * stats.t.ppf(0.975, len(values) - 1))
-                axis.errorbar(
-                    values.mean(), place, xerr=half, fmt="D", markersize=3.4, color="0.1",
-                    elinewidth=1.2,
-                )  # fmt: skip
+                if len(values):
+                    _strip(axis, place, values)
             for value, dash in lines.items():
                 axis.axvline(value, linestyle=dash, **LIMIT)
             axis.set(title=title, xlabel=x, xlim=(span[0] - margin, span[1] + margin))
@@ -200,3 +190,14 @@ def strips(
         axes[0].invert_yaxis()
         finish(figure, note)
     return figure
+
+
+def _strip(axis: Axes, place: int, values: np.ndarray) -> None:
+    faint: dict[str, Any] = {"s": 6, "color": cycle_colour(0), "alpha": 0.25, "linewidths": 0}
+    axis.scatter(values, np.full(len(values), place), **faint)
+    half = 0.0
+    if len(values) > 1:
+        error = values.std(ddof=1) / np.sqrt(len(values))
+        half = float(error * stats.t.ppf(0.975, len(values) - 1))
+    mean: dict[str, Any] = {"fmt": "D", "markersize": 3.4, "color": "0.1", "elinewidth": 1.2}
+    axis.errorbar(values.mean(), place, xerr=half, **mean)
