@@ -1,7 +1,8 @@
 """python -m benchmarks: what `make bench` runs."""
 
-from benchmarks import estimators, measure
+from benchmarks import capacity, estimators, measure
 
 if __name__ == "__main__":
     measure.main()
+    capacity.main()
     estimators.main()

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from ibcore import estimators, models, snr
+from ibcore import capacity, estimators, models, snr
 from ibcore.data import Dataset, DataUnavailableError, load
 from ibcore.ensemble import fit_ensemble
 from ibcore.estimators import DivergedError
@@ -30,6 +30,7 @@ __all__ = [
     "PlaneRecorder",
     "Snapshot",
     "TrainingDivergedError",
+    "capacity",
     "claims",
     "estimators",
     "fit",
