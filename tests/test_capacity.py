@@ -7,7 +7,13 @@ import torch
 from torch import nn
 from torch_geometric.nn import GCNConv
 
-from ibcore.capacity import SaturationTracker, functional_ranks, memory_capacity, used
+from ibcore.capacity import (
+    SaturationTracker,
+    functional_ranks,
+    memory_capacity,
+    used,
+    weight_bits,
+)
 from ibcore.capacity.rank import projection
 from ibcore.data import Dataset
 from ibcore.models import FullyConnected, GraphConvolutional, LeNet
@@ -365,3 +371,115 @@ def test_a_planted_bottleneck_is_needed_whole_and_a_planted_wide_layer_in_small_
     assert needed["relu2"] == 3
     assert needed["relu3"] < 60
     assert needed["relu1"] < 32
+
+
+# What the weights hold
+
+
+def votes(values, n=600):
+    """Return a layer whose weights are these values, and data with its own answers."""
+    generator = torch.Generator().manual_seed(0)
+    model = Named(nn.Linear(len(values), 2, bias=False)).double()
+    with torch.no_grad():
+        model.layer.weight.copy_(torch.stack([-values, values]))
+    x = torch.randn(n, len(values), generator=generator, dtype=torch.float64)
+    return model, x, model(x).argmax(1)
+
+
+def signs():
+    """Return a network that answers with the sign of a coordinate, mixed with the next."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+    first = torch.tensor([[1.0, 0.3, 0.0], [-1.0, -0.2, 0.1]])
+    with torch.no_grad():
+        for weight, value in zip(
+            model.parameters(), (first, torch.zeros(2), torch.eye(2), torch.zeros(2)), strict=True
+        ):
+            weight.copy_(value)
+    return model
+
+
+def test_weights_of_two_values_hold_a_bit_each():
+    values = torch.tensor([1.0, -1.0] * 32, dtype=torch.float64)
+    table = weight_bits(*votes(values)).set_index("weight")
+    found = table.loc["layer.weight"]
+    assert found["entropy"] == pytest.approx(1)
+    assert found["total"] == pytest.approx(128)
+    assert 1 < found["step"] <= 2  # from 2 on all weights are rounded to 0
+    assert table.loc["all", "total"] == pytest.approx(found["total"])
+
+
+def test_finer_answers_cost_more_bits_and_less_noise():
+    values = torch.linspace(-3, 3, 50, dtype=torch.float64)
+    model, x, y = votes(values)
+    tables = [weight_bits(model, x, y, lost=lost).iloc[0] for lost in (0.1, 0.02, 0.0)]
+    for name in ("entropy", "noise_entropy"):
+        assert tables[0][name] < tables[1][name] < tables[2][name]
+    assert tables[0]["noise"] > tables[2]["noise"]
+
+
+def test_weights_that_nothing_reads_hold_nothing_and_all_is_put_back():
+    model = signs()
+    model.add_module("idle", nn.Linear(5, 5))
+    model.forward = lambda x: model[2](model[1](model[0](x)))
+    x = gaussian(300, 3).float()
+    y = model(x).argmax(1).detach()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    table = weight_bits(model, x, y).set_index("weight")
+    assert table.loc["idle.weight", "total"] == 0
+    assert math.isinf(table.loc["idle.weight", "step"])
+    assert table.loc["0.weight", "total"] > 0
+    assert table.loc["all", "size"] == sum(w.numel() for w in model.parameters())
+    assert all(value.equal(state[name]) for name, value in model.state_dict().items())
+    assert model.training
+
+
+def test_bits_are_those_of_the_function_not_of_its_scale():
+    model = signs().double()
+    x = gaussian(300, 3)
+    y = model(x).argmax(1).detach()
+    before = weight_bits(model, x, y)
+    assert before["total"].iloc[-1] > 0
+    with torch.no_grad():
+        for weight, factor in zip(model.parameters(), (8, 8, 1 / 8, 1), strict=True):
+            weight.mul_(factor)
+    after = weight_bits(model, x, y)
+    assert after["entropy"].tolist() == pytest.approx(before["entropy"].tolist())
+    assert after["step"].tolist() == pytest.approx(before["step"].tolist())
+
+
+def test_what_training_wrote_is_the_change():
+    values = torch.tensor([1.0, -1.0] * 32, dtype=torch.float64)
+    model, x, y = votes(values)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert weight_bits(model, x, y, before=state)["written"].eq(0).all()
+    state["layer.weight"][:, ::4] = 0  # a quarter was written
+    found = weight_bits(model, x, y, before=state)["written"].iloc[0]
+    share = 0.25
+    expected = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+    assert found == pytest.approx(expected, abs=0.3)  # of two signs in the two rows: a bit more
+    assert weight_bits(model, x, y)["written"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lost": 1.5}, "lost is a share"),
+        ({"before": {}}, "'layer.weight' has shape .* nothing before"),
+        ({"before": {"layer.weight": torch.zeros(3)}}, r"\(3,\) before"),
+    ],
+)
+def test_bits_that_cant_be_are_refused(options, words):
+    model, x, y = votes(torch.ones(4, dtype=torch.float64))
+    with pytest.raises(ValueError, match=words):
+        weight_bits(model, x, y, **options)
+
+
+def test_a_network_without_weights_and_one_that_hangs_on_rounding_are_refused():
+    with pytest.raises(ValueError, match="has no weights"):
+        weight_bits(Named(nn.ReLU()), torch.zeros(3, 2), torch.zeros(3).long())
+    values = torch.tensor([1 + 1e-9, 1.0], dtype=torch.float64)  # their difference decides
+    model, _, _ = votes(values)
+    model.forward = lambda x: torch.stack([z := model.layer.weight[1].diff() * x[:, 0], -z], 1)
+    x = torch.ones(9, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="hangs on rounding"):
+        weight_bits(model, x, model(x).argmax(1).detach())

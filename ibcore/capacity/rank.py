@@ -50,16 +50,13 @@ def functional_ranks(
         RuntimeError: a layer that is not called.
     Source: this study.
     """
-    if not 0 <= lost < 1:
-        raise ValueError(f"lost is a share of the samples, from 0 to below 1; got {lost}")
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"{len(x)} samples need as many labels, got shape {tuple(y.shape)}")
+    check_lost(lost, x, y)
     model = uncompiled(model)
     with SaturationTracker(model, layers, axis=axis) as tracker:
         tracker.look(0, x, *args, batch_size=batch_size)
 
     def accuracy() -> float:
-        return _accuracy(model, x, y, chosen, batch_size, *args)
+        return accuracy_of(model, model, x, y, chosen, batch_size, *args)
 
     least = accuracy() - lost - 1e-12
     found = {}
@@ -105,15 +102,35 @@ def _fewest(enough: Callable[[int], bool], units: int) -> int:
     return high
 
 
-def _accuracy(
+def check_lost(lost: float, x: Tensor, y: Tensor) -> None:
+    """Raise ValueError where `lost` is no share, or labels are not one a sample."""
+    if not 0 <= lost < 1:
+        raise ValueError(f"lost is a share of the samples, from 0 to below 1; got {lost}")
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"{len(x)} samples need as many labels, got shape {tuple(y.shape)}")
+
+
+def accuracy_of(
     model: nn.Module,
+    answer: Callable[..., Tensor],
     x: Tensor,
     y: Tensor,
     chosen: Tensor | None,
     batch_size: int | None,
     *args: Any,
 ) -> float:
+    """Return the share of right answers, with the model in evaluation mode and put back after.
+
+    Args:
+        model: the network.
+        answer: called as the model is; the model, or what changes it.
+        x: inputs, shape (n_samples, ...).
+        y: labels, shape (n_samples,).
+        chosen: indices of the samples whose answers count; None takes all.
+        batch_size: samples a pass; None takes all at once.
+        args: further inputs of the model.
+    """
     with _evaluation(model), torch.no_grad():
-        logits = torch.cat([model(part, *args) for part in x.split(batch_size or len(x))])
+        logits = torch.cat([answer(part, *args) for part in x.split(batch_size or len(x))])
     right = (logits.argmax(1) == y).double()
     return float((right if chosen is None else right[chosen]).mean())
