@@ -25,12 +25,18 @@ TOLERANCES: Mapping[str, tuple[float, float, str]] = {
     "_norm": (1e-6, 0.02, "norms of small gradients are sums that cancel"),
     "accuracy": (0.01, 0.0, "a sample in a hundred may lie on the edge of two classes"),
     "loss": (0.01, 0.02, "bits, as above"),
+    "directions": (1.0, 0.0, "one may have as much noise as signal"),
     "": (0.01, 0.02, "what is shown has two decimals"),
 }
 SHARE = 0.5  # of the spread over seeds, that a job on another processor may be off by
 ASKED = {"share", "scale", "homophily", "factor", "truth"}  # floats that say what was asked
 TRAINED = ("Mine", "Nwj", "InfoNCE", "Smile")  # critics: a step more or less at their stop
 TRAINED_BITS = 0.1
+# Tolerated noise is searched for. With few samples a change in the last digit of the weights can
+# lead the search to another set of directions with nearly the same rate: 0.17 bits at N = 256,
+# where torch's plainest kernels trained the network.
+SEARCHED = {"rate", "i_xz", "before", "after"}
+SEARCHED_BITS = 0.2
 
 
 def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
@@ -47,11 +53,13 @@ def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
             f"the tables have other columns or rows: {len(new)} rows of {sorted(new.columns)}, "
             f"committed are {len(old)} of {sorted(old.columns)}"
         )
-    loose = old.get("estimator", pd.Series("", old.index)).str.contains("|".join(TRAINED))
+    estimator = old.get("estimator", pd.Series("", old.index))
+    loose = estimator.str.contains("|".join(TRAINED))
+    searched = (estimator == "tolerated") | bool({"rate", "form"} & set(old.columns))
     rows = []
     for column in old.columns:
         a, b = new[column].reset_index(drop=True), old[column].reset_index(drop=True)
-        if not pd.api.types.is_float_dtype(b):
+        if not (pd.api.types.is_float_dtype(b) or column == "directions"):
             if list(a) != list(b):
                 raise ValueError(f"column {column!r} holds other values than the committed one")
             continue
@@ -59,6 +67,8 @@ def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
         allowed = absolute + relative * b.abs().to_numpy()
         if str(column).startswith("i_"):
             allowed = np.where(loose, TRAINED_BITS + allowed, allowed)
+        if column in SEARCHED:
+            allowed = np.where(searched, SEARCHED_BITS + allowed, allowed)
         gap = (a - b).abs().to_numpy()
         same = (a.isna() & b.isna()).to_numpy() | (a == b).to_numpy()
         gap = np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))
@@ -132,7 +142,7 @@ def over_spread(folder: Path, found: pd.DataFrame) -> pd.Series:
 def _spread(table: pd.DataFrame, column: str) -> float:
     """Return the standard deviation of a column over seeds; NaN where there is one seed."""
     given = [c for c in table if c in ASKED or not pd.api.types.is_float_dtype(table[c])]
-    keys = [c for c in given if c not in ("run", "job", "sha256", column)]
+    keys = [c for c in given if c not in ("run", "job", "sha256", "directions", column)]
     variances = (table.groupby(keys, sort=False)[column] if keys else table[[column]]).var()
     return float(np.sqrt(variances.mean()))  # mean leaves out NaN, the variance of one
 

@@ -379,6 +379,18 @@ def test_differences_are_numbers_and_the_rest_must_agree(change, words):
     assert 0 < verify.differences(near, old)["share"].max() < 1
 
 
+def test_what_is_searched_for_may_end_elsewhere_and_by_one_direction():
+    old = pd.DataFrame({"rate": [4.0, 3.0], "i_xz": [3.9, 2.9], "directions": [3, 2]})
+    near = old.assign(rate=[4.2, 3.0], i_xz=[4.1, 2.9], directions=[4, 2])
+    assert verify.differences(near, old)["share"].max() <= 1
+    for column, value in (("rate", 4.4), ("i_xz", 4.3), ("directions", 5)):
+        far = near.assign(**{column: [value, old[column][1]]})
+        assert verify.differences(far, old)["share"].max() > 1
+    plain = old.drop(columns="rate").assign(estimator=["tolerated", "bins"])
+    assert verify.differences(plain.assign(i_xz=[4.1, 2.9]), plain)["share"].max() <= 1
+    assert verify.differences(plain.assign(i_xz=[3.9, 3.1]), plain)["share"].max() > 1
+
+
 # Settings
 
 
