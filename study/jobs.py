@@ -200,16 +200,31 @@ def read_set(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what numbers may hang on: versions, processor and the kernels that torch chose."""
+    """Return what numbers may hang on: versions, processor and the kernels that torch chose.
+
+    The model counts: with the same instructions, libraries choose their kernels by it.
+    """
     return {
         "versions": {name: version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
         "processor": {
             "machine": platform.machine(),
+            "model": processor_model(),
             "kernels": torch.backends.cpu.get_cpu_capability(),
             "device": "cuda" if torch.cuda.is_available() else "cpu",
         },
     }
+
+
+def processor_model(listing: Path = Path("/proc/cpuinfo")) -> str:
+    """Return maker, family and model of the processor; what Python says where no listing does."""
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    found = dict(reversed([(part.strip() for part in line.partition(":")[::2]) for line in lines]))
+    named = [found[name] for name in ("vendor_id", "cpu family", "model") if name in found]
+    return " ".join(named) or platform.processor()
 
 
 def main(given: list[str] | None = None) -> int:

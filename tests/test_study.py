@@ -1,6 +1,7 @@
 """Laws of jobs and tables: made once, whole or not at all, and nothing wrong is accepted."""
 
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -329,6 +330,30 @@ def test_another_number_is_found_and_nothing_is_stamped(store, monkeypatch):
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text.replace('"kernels": "', '"kernels": "other '))
     assert verify.verify(folder, 1) == []  # on another processor the last digits may differ
+
+
+def test_a_processor_of_another_model_is_another_kind(store, monkeypatch, tmp_path):
+    listing = tmp_path / "cpuinfo"
+    listing.write_text(
+        "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n"
+        "model name\t: AMD EPYC\n\nprocessor\t: 1\nvendor_id\t: Other\n"
+    )
+    assert jobs.processor_model(listing) == "AuthenticAMD 25 17"
+    assert jobs.processor_model(tmp_path / "none") == platform.processor()
+
+    folder = store / "tables" / "toy"
+    tables.write("toy", made(2), folder)
+    run = toy_run
+
+    def other(arguments):
+        found = run(arguments)
+        found["bits"]["i_xz"] += 1e-12
+        return found
+
+    monkeypatch.setattr(settings.chapter_module("toy"), "run", other)
+    assert len(verify.verify(folder, 1)) == 1
+    monkeypatch.setattr(jobs, "processor_model", lambda: "AuthenticAMD 25 1")
+    assert verify.verify(folder, 1) == []
 
 
 def test_the_spread_is_that_over_seeds_and_not_over_layers(store):
