@@ -8,16 +8,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ibcore", "study")
+PINNED_AS = {"sklearn": "scikit-learn"}  # import names that differ from the distribution's
 
 
 @cache
 def fingerprint(chapter: str) -> str:
-    """Return the SHA-256 of a chapter's sources and of the versions they were tested with."""
+    """Return the SHA-256 of a chapter's sources and of the versions of what they import."""
     found = hashlib.sha256()
-    for path in [*sources(chapter), ROOT / "constraints.txt"]:
+    for path in sources(chapter):
         content = path.read_bytes()
         found.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode() + content)
+    found.update("\n".join(pins(chapter)).encode())
     return found.hexdigest()
+
+
+def pins(chapter: str) -> list[str]:
+    """Return the lines of `constraints.txt` for the packages that a chapter's sources import."""
+    files = [path for path in sources(chapter) if path.suffix == ".py"]
+    roots = {name.split(".")[0] for path in files for name in _named(path)}
+    wanted = {PINNED_AS.get(name, name).replace("_", "-").lower() for name in roots}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.partition("==")[0].replace("_", "-").lower() in wanted]
 
 
 def sources(chapter: str) -> list[Path]:
@@ -47,7 +58,12 @@ def _file(module: str) -> Path | None:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Yield the modules of ours that a file imports, as its import statements name them."""
+    """Yield the modules of ours that a file imports."""
+    return (name for name in _named(path) if name.split(".")[0] in PACKAGES)
+
+
+def _named(path: Path) -> Iterator[str]:
+    """Yield the modules that a file imports, as its import statements name them."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -57,4 +73,4 @@ def _imports(path: Path) -> Iterator[str]:
             names = modules if len(modules) == len(inner) else [node.module, *modules]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] in PACKAGES)
+        yield from names

@@ -222,7 +222,10 @@ def processor_model(listing: Path = Path("/proc/cpuinfo")) -> str:
         lines = listing.read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    found = dict(reversed([(part.strip() for part in line.partition(":")[::2]) for line in lines]))
+    found: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
     named = [found[name] for name in ("vendor_id", "cpu family", "model") if name in found]
     return " ".join(named) or platform.processor()
 

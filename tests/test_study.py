@@ -276,8 +276,8 @@ def test_the_closure_is_what_python_imports(chapter):
 
 def test_a_changed_source_is_another_fingerprint(tmp_path, monkeypatch):
     (tmp_path / "study").mkdir()
-    (tmp_path / "constraints.txt").write_text("torch==1")
-    (tmp_path / "study" / "toy.py").write_text("from study import other\n")
+    (tmp_path / "constraints.txt").write_text("scikit-learn==1\ntorch==1\nzstandard==1\n")
+    (tmp_path / "study" / "toy.py").write_text("import torch.nn\nfrom study import other\n")
     (tmp_path / "study" / "other.py").write_text("x = 1\n")
     (tmp_path / "study" / "alone.py").write_text("x = 1\n")
     monkeypatch.setattr(closure, "ROOT", tmp_path)
@@ -293,8 +293,13 @@ def test_a_changed_source_is_another_fingerprint(tmp_path, monkeypatch):
     (tmp_path / "study" / "other.py").write_text("x = 2\n")
     second = now()
     assert second != first
-    (tmp_path / "constraints.txt").write_text("torch==2")
-    assert now() not in (first, second)
+    (tmp_path / "constraints.txt").write_text("scikit-learn==1\ntorch==1\nzstandard==2\n")
+    assert now() == second  # what is not imported doesn't count
+    (tmp_path / "constraints.txt").write_text("scikit-learn==1\ntorch==2\nzstandard==2\n")
+    third = now()
+    assert third not in (first, second)
+    (tmp_path / "study" / "other.py").write_text("x = 2\nfrom sklearn.metrics import auc\n")
+    assert closure.pins("toy") == ["scikit-learn==1", "torch==2"]
     closure.fingerprint.cache_clear()
 
 
