@@ -37,6 +37,9 @@ TRAINED_BITS = 0.1
 # where torch's plainest kernels trained the network.
 SEARCHED = {"rate", "i_xz", "before", "after"}
 SEARCHED_BITS = 0.2
+# How near the search came to δ says nothing of the network, and hardly differs between seeds
+# either, so their spread is no measure for it: `TOLERANCES` are.
+OF_THE_SEARCH = {"reached"}
 
 
 def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
@@ -127,14 +130,15 @@ def over_spread(folder: Path, found: pd.DataFrame) -> pd.Series:
     """Return each difference in units of the column's spread over seeds in the whole table.
 
     Rows are those of one quantity where all but run, job and measured numbers agree; the spread is
-    the root of their mean variance. Where each quantity has one row, `TOLERANCES` stand in for
-    two spreads.
+    the root of their mean variance. Where each quantity has one row, and for what is
+    `OF_THE_SEARCH`, `TOLERANCES` stand in for two spreads.
     """
     tables = read_set(folder)[0]
     shares = []
     for _, row in found.iterrows():
         spread = _spread(tables[row["table"]], row["column"])
-        share = row["largest"] / spread if spread > 0 else SHARE * row["share"]
+        seeds = spread > 0 and row["column"] not in OF_THE_SEARCH
+        share = row["largest"] / spread if seeds else SHARE * row["share"]
         shares.append(share if row["largest"] else 0.0)
     return pd.Series(shares, found.index, dtype=float)
 

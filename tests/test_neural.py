@@ -55,8 +55,9 @@ def test_monotone_maps_and_units_change_nothing(bound):
 
 def test_seeds_reproduce_and_differ():
     pair = laws.gaussian(3, 0.5).sample(200, 0)
-    assert InfoNCE(steps=10).between(*pair) == InfoNCE(steps=10).between(*pair)
-    assert InfoNCE(steps=10).between(*pair) != InfoNCE(steps=10, seed=1).between(*pair)
+    first, again, other = (InfoNCE(steps=10, seed=s).between(*pair).bits for s in (0, 0, 1))
+    assert first == pytest.approx(again, abs=1e-9)  # sums may follow where in memory samples lie
+    assert first != pytest.approx(other, abs=1e-6)
 
 
 def test_the_global_generator_is_left_alone():

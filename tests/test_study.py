@@ -369,6 +369,9 @@ def test_the_spread_is_that_over_seeds_and_not_over_layers(store):
     jobs.write_set(folder, {"bits": bits}, {"chapter": "toy"})
     found = pd.DataFrame({"table": "bits", "column": "i_xz", "largest": [0.1], "share": [1.0]})
     assert verify.over_spread(folder, found)[0] == pytest.approx(1 / np.sqrt(2))
+    jobs.write_set(folder, {"bits": bits.rename(columns={"i_xz": "reached"})}, {"chapter": "toy"})
+    reached = found.assign(column="reached")
+    assert verify.over_spread(folder, reached)[0] == verify.SHARE  # the search's, not the seeds'
     jobs.write_set(folder, {"bits": bits[:2]}, {"chapter": "toy"})
     assert verify.over_spread(folder, found)[0] == verify.SHARE  # one seed: what is tolerated
 
