@@ -313,7 +313,7 @@ def test_jobs_that_find_the_same_verify_and_are_stamped(store, capsys):
     facts = jobs.read_set(folder)[1]
     assert facts["verified"]["jobs"] == verify.picked(facts, 2)
     assert facts["verified"]["largest"] == 0
-    assert "largest difference 0" in capsys.readouterr().out
+    assert "off by 0 of the spread" in capsys.readouterr().out
     assert not verify.is_stale(folder)
 
 
@@ -367,11 +367,12 @@ def test_the_spread_is_that_over_seeds_and_not_over_layers(store):
     assert np.isnan(verify._spread(bits[:2], "i_xz"))
     folder = store / "tables" / "toy"
     jobs.write_set(folder, {"bits": bits}, {"chapter": "toy"})
-    found = pd.DataFrame({"table": "bits", "column": "i_xz", "largest": [0.1], "share": [1.0]})
+    found = pd.DataFrame(
+        {"table": "bits", "column": "i_xz", "largest": 0.1, "typical": [0.1], "share": 1.0}
+    )
     assert verify.over_spread(folder, found)[0] == pytest.approx(1 / np.sqrt(2))
-    jobs.write_set(folder, {"bits": bits.rename(columns={"i_xz": "reached"})}, {"chapter": "toy"})
-    reached = found.assign(column="reached")
-    assert verify.over_spread(folder, reached)[0] == verify.SHARE  # the search's, not the seeds'
+    one_row = found.assign(largest=0.9, typical=0.1)  # nine times what is typical: it counts
+    assert verify.over_spread(folder, one_row)[0] == pytest.approx(1.5 / np.sqrt(2))
     jobs.write_set(folder, {"bits": bits[:2]}, {"chapter": "toy"})
     assert verify.over_spread(folder, found)[0] == verify.SHARE  # one seed: what is tolerated
 
