@@ -28,7 +28,9 @@ def requirements(*extras):
 
 
 IMPORTED_AS = {
+    "pillow": "PIL",
     "pyyaml": "yaml",
+    "scikit-dimension": "skdim",
     "scikit-learn": "sklearn",
     "torch-geometric": "torch_geometric",
 }

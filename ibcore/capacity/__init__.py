@@ -1,5 +1,12 @@
 """How large a layer had to be: what is used of it, what the answer needs, what it can hold."""
 
+from ibcore.capacity.data import (
+    data_bits,
+    intrinsic_dimension,
+    label_information,
+    prequential_by_blocks,
+    prequential_by_rehearsal,
+)
 from ibcore.capacity.memory import memory_capacity
 from ibcore.capacity.rank import functional_ranks
 from ibcore.capacity.saturation import SaturationTracker, Used, used
@@ -8,8 +15,13 @@ from ibcore.capacity.weights import weight_bits
 __all__ = [
     "SaturationTracker",
     "Used",
+    "data_bits",
     "functional_ranks",
+    "intrinsic_dimension",
+    "label_information",
     "memory_capacity",
+    "prequential_by_blocks",
+    "prequential_by_rehearsal",
     "used",
     "weight_bits",
 ]
