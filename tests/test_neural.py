@@ -3,6 +3,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from ibcore.estimators import DivergedError, InfoNCE, Mine, Nwj, Smile
 from ibcore.estimators.bound import NeuralBound
@@ -217,6 +218,14 @@ def test_the_terms_are_the_formulas():
 def test_what_validation_maximises_is_the_mean_of_the_terms(bound):
     t = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.allclose(bound()._score(t), terms(bound, t))
+
+
+def test_smile_is_trained_by_the_divergence_of_jensen_and_shannon():
+    t = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    softplus = nn.functional.softplus
+    off = ~torch.eye(6, dtype=torch.bool)
+    by_hand = [-softplus(-m.diagonal()).mean() - softplus(m[off]).mean() for m in t]
+    assert torch.allclose(Smile()._score(t), torch.stack(by_hand))
 
 
 def test_mine_takes_the_moving_average_as_its_denominator():

@@ -203,6 +203,7 @@ def test_one_sample_far_away_leaves_the_percentile_as_fine_as_before():
 
 def test_the_divisor_divides():
     z = normal(50, 2)
+    assert Percentile(divisor=0.5)(z) == pytest.approx(2000 * Percentile()(z), rel=1e-12)
     assert Percentile(divisor=10.0)(z) == pytest.approx(100 * Percentile()(z), rel=1e-12)
     assert Percentile(power=2)(z) == same(1000 * Percentile()(z) ** 2, 1e-12)
 

@@ -109,7 +109,10 @@ def test_layers_stay_in_the_order_of_the_network_not_of_the_alphabet():
     layers = ["zeta", "alpha", "mid"]
     made = information_plane(snapshots(layers=layers), Y, [Pairwise()])
     assert made.layers == layers
-    assert made.summary("BD")["layer"].tolist() == 3 * layers
+    summary = made.summary("BD")
+    assert summary["layer"].tolist() == 3 * layers
+    assert summary.sort_values("layer")["layer"].unique().tolist() == layers
+    assert summary["layer"].max() == "mid"  # an order that comparisons know, too
 
 
 def test_labels_tell_estimators_of_one_kind_apart():

@@ -43,6 +43,15 @@ def test_the_definition_is_that_of_the_eigenvalues(alpha):
     assert 0 <= found.i_zy_error < near["abs"]
 
 
+def test_more_samples_than_a_tile_has_agree_with_one_matrix():
+    a, y = sample(1100, 2)
+    k_a, k_y = gaussian_kernel(a), (y[:, None] == y).double()
+    s_a, s_y, s_ay = (-math.log2(float((k / 1100).square().sum())) for k in (k_a, k_y, k_a * k_y))
+    found = Renyi(2.0)(a, y, x=a)["Renyi"]
+    assert found.i_zy == pytest.approx(s_a + s_y - s_ay, abs=1e-6)
+    assert Renyi(2.0).entropy(a).bits == pytest.approx(s_a, abs=1e-6)
+
+
 def test_far_samples_have_log_n_bits_and_equal_ones_none():
     z, y = sample()
     assert Renyi(width=1e-6).entropy(z).bits == pytest.approx(math.log2(300))
