@@ -10,6 +10,7 @@ from ibcore.capacity import (
     data_bits,
     intrinsic_dimension,
     label_information,
+    memorised_bits,
     prequential_by_blocks,
     prequential_by_rehearsal,
 )
@@ -228,3 +229,73 @@ def test_a_bent_surface_has_its_own_dimension():
 def test_inputs_without_a_dimension_are_refused(x, words):
     with pytest.raises(ValueError, match=words):
         intrinsic_dimension(x)
+
+
+# Random labels
+
+
+class Table(nn.Module):
+    """Holds the logits of the first few samples, and guesses on the rest."""
+
+    def __init__(self, rows, classes):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(rows, classes))
+
+    def forward(self, x):
+        known = self.logits[: len(x)]
+        return torch.cat([known, torch.zeros(len(x) - len(known), known.shape[1])])
+
+
+def fill(model, x, y):
+    with torch.no_grad():
+        rows = min(len(x), len(model.logits))
+        model.logits[torch.arange(rows), y[:rows]] = 40.0
+
+
+@pytest.mark.parametrize("classes", [2, 8])
+def test_what_is_memorised_grows_up_to_the_capacity(classes):
+    x = torch.arange(60.0)[:, None]
+    table = memorised_bits(
+        lambda: Table(20, classes), x, fill, [40, 10, 20], classes=classes, progress=False
+    )
+    assert table["samples"].tolist() == [10, 20, 40]
+    bits = math.log2(classes)
+    assert table["bits"].tolist() == pytest.approx([10 * bits, 20 * bits, 20 * bits])
+    assert table["loss"].tolist() == pytest.approx([0, 0, bits / 2], abs=1e-9)
+    assert table["per_parameter"].tolist() == pytest.approx(table["bits"] / (20 * classes))
+
+
+def test_a_network_that_learns_nothing_holds_nothing():
+    def spoil(model, x, y):
+        fill(model, x, 1 - y)
+
+    table = memorised_bits(lambda: Table(9, 2), torch.eye(9), spoil, [9], progress=False)
+    assert table["bits"].item() == 0
+    labels = []
+    for seed in (0, 0, 1):
+        memorised_bits(
+            lambda: Table(9, 2),
+            torch.eye(9),
+            lambda model, x, y: labels.append(y.tolist()),
+            [9],
+            seed=seed,
+            progress=False,
+        )
+    assert labels[0] == labels[1] != labels[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"counts": [0, 3]}, ValueError, "from 1 to 9"),
+        ({"counts": [10]}, ValueError, "from 1 to 9"),
+        ({"counts": []}, ValueError, "from 1 to 9"),
+        ({"classes": 1}, ValueError, "two classes"),
+        ({"x": torch.ones(9, 2)}, ValueError, "some inputs agree"),
+        ({"train": lambda model, x, y: model.logits.data.fill_(math.nan)}, ArithmeticError, "nan"),
+    ],
+)
+def test_labels_that_can_not_be_memorised_are_refused(options, error, words):
+    given = {"x": torch.eye(9), "train": fill, "counts": [9], **options}
+    with pytest.raises(error, match=words):
+        memorised_bits(lambda: Table(9, 2), progress=False, **given)

@@ -7,6 +7,7 @@ from ibcore.capacity.data import (
     prequential_by_blocks,
     prequential_by_rehearsal,
 )
+from ibcore.capacity.memorised import memorised_bits
 from ibcore.capacity.memory import memory_capacity
 from ibcore.capacity.rank import functional_ranks
 from ibcore.capacity.saturation import SaturationTracker, Used, used
@@ -19,6 +20,7 @@ __all__ = [
     "functional_ranks",
     "intrinsic_dimension",
     "label_information",
+    "memorised_bits",
     "memory_capacity",
     "prequential_by_blocks",
     "prequential_by_rehearsal",
