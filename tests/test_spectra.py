@@ -75,6 +75,14 @@ def test_another_driver_steps_in(monkeypatch, fault):
     torch.testing.assert_close(spectra.eigvalsh(matrix).sum(), matrix.trace())
 
 
+def test_a_product_that_rounding_left_lopsided_is_read_below_its_diagonal():
+    whole = symmetric()
+    lopsided = whole + torch.full_like(whole, 1e-10).triu(1)
+    values, vectors = spectra.eigh(lopsided)
+    is_the_decomposition(whole, values, vectors)
+    assert torch.allclose(spectra.eigvalsh(lopsided), values, rtol=0, atol=1e-11)
+
+
 def test_the_last_driver_is_enough(monkeypatch):
     matrix, driver = symmetric(), scipy.linalg.eigh
     asked = []

@@ -24,13 +24,16 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     ‖AV − VΛ‖ ≤ 16 n eps ‖A‖ and ‖VᵀV − 1‖ ≤ 16 n eps, in Frobenius norms.
 
     Args:
-        matrix: A, shape (n, n), float32 or float64, on any device.
+        matrix: A, shape (n, n), float32 or float64, on any device. Its lower triangle is read: a
+            product such as ZᵀZ need not be symmetric to the last digit.
     Raises:
         torch.linalg.LinAlgError: no driver found them; as where A has NaN or infinite values.
     """
 
+    whole = matrix.tril() + matrix.tril(-1).mT
+
     def fits(values: Tensor, vectors: Tensor) -> bool:
-        residual = torch.linalg.norm(matrix @ vectors - vectors * values)
+        residual = torch.linalg.norm(whole @ vectors - vectors * values)
         return bool(residual <= _rounding(matrix)) and _orthonormal(vectors)
 
     def others(driver: str) -> Callable[[], tuple[Tensor, ...]]:
