@@ -29,7 +29,6 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         torch.linalg.LinAlgError: no driver found them; as where A has NaN or infinite values.
     """
-
     whole = matrix.tril() + matrix.tril(-1).mT
 
     def fits(values: Tensor, vectors: Tensor) -> bool:
