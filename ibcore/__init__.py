@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 from ibcore import capacity, estimators, models, snr
+from ibcore.capacity import diagnose
 from ibcore.data import Dataset, DataUnavailableError, load
 from ibcore.ensemble import fit_ensemble
 from ibcore.estimators import DivergedError
@@ -32,6 +33,7 @@ __all__ = [
     "TrainingDivergedError",
     "capacity",
     "claims",
+    "diagnose",
     "estimators",
     "fit",
     "fit_ensemble",

@@ -11,12 +11,14 @@ from ibcore.capacity.memorised import memorised_bits
 from ibcore.capacity.memory import memory_capacity
 from ibcore.capacity.rank import functional_ranks
 from ibcore.capacity.saturation import SaturationTracker, Used, used
+from ibcore.capacity.verdict import diagnose
 from ibcore.capacity.weights import weight_bits
 
 __all__ = [
     "SaturationTracker",
     "Used",
     "data_bits",
+    "diagnose",
     "functional_ranks",
     "intrinsic_dimension",
     "label_information",
