@@ -409,6 +409,26 @@ def test_numbers_of_layers_that_lie_together_are_joined():
     assert [label for label, _ in found] == ["1,2", "3", "4"]
 
 
+def test_layers_are_drawn_from_the_first_with_what_is_used_and_needed():
+    report = pd.DataFrame(
+        {
+            "layer": ["a", "b"], "units": [100, 4], "directions": [30, 4], "needed": [2.5, 3.0],
+            "width": [17, 16], "verdict": ["over-sized", "bottleneck"],
+        }
+    )  # fmt: skip
+    (axis,) = plotting.layers(report).axes
+    drawn = [[bar.get_width() for bar in bars] for bars in axis.containers]
+    assert drawn == [[100, 4], [30, 4], [2.5, 3.0]]
+    (line,) = axis.get_lines()
+    assert list(line.get_xdata()) == [17, 16]
+    assert [text.get_text() for text in axis.texts] == ["over-sized", "bottleneck"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    low, high = axis.get_ylim()
+    assert low > high  # the first layer on top
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plotting.layers(report[:0])
+
+
 @pytest.mark.parametrize(
     "draw",
     [

@@ -5,6 +5,7 @@ from ibcore.plotting.curves import (
     curves,
     distances,
     gradient_snr,
+    layers,
     sensitivity,
     strips,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "distances",
     "gradient_snr",
     "information_plane",
+    "layers",
     "sensitivity",
     "strips",
     "traces",

@@ -192,6 +192,38 @@ def strips(
     return figure
 
 
+def layers(report: pd.DataFrame, note: str = "") -> Figure:
+    """Draw what `diagnose` found: each layer's units, what is used and needed, and what to try.
+
+    Args:
+        report: columns layer, units, directions, needed, width, verdict, from the first layer to
+            the last.
+        note: shown above the panel.
+    """
+    with matplotlib.style.context(STYLE):
+        figure, (axis,) = grid([("", report)], 1, height=1.3 + 0.42 * len(report))
+        figure.set_figwidth(7.6)
+        rows = np.arange(len(report))
+        shades = {"units": "0.88", "directions": "0.68", "needed": cycle_colour(0)}
+        named = {"units": "units", "directions": "99 % of the variance", "needed": "needed"}
+        for (column, shade), height in zip(shades.items(), (0.72, 0.5, 0.28), strict=True):
+            label = named[column]
+            axis.barh(rows, report[column], height, color=shade, label=label, zorder=2)
+        width = report["width"]
+        axis.plot(width, rows, "D", color="0.1", markersize=4, label="width to try", zorder=3)
+        most = float(max(report["units"].max(), width.max()))
+        for row, verdict in zip(rows, report["verdict"], strict=True):
+            place = axis.get_yaxis_transform()
+            axis.text(1.01, row, verdict, va="center", fontsize=8, transform=place)
+        axis.set(xlabel="directions or units", xscale="log", xlim=(0.8, 1.2 * most))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_yticks(rows, report["layer"])
+        axis.invert_yaxis()
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+        finish(figure, note)
+    return figure
+
+
 def _strip(axis: Axes, place: int, values: np.ndarray) -> None:
     faint: dict[str, Any] = {"s": 6, "color": cycle_colour(0), "alpha": 0.25, "linewidths": 0}
     axis.scatter(values, np.full(len(values), place), **faint)
