@@ -311,11 +311,60 @@ def test_ranks_that_cant_be_are_refused(options, y, words):
         functional_ranks(Reads(0), graded(), y.long(), layers="layer", **options)
 
 
-def test_a_layer_that_puts_out_a_tuple_is_named():
-    model = nn.Sequential(nn.LSTM(8, 4), nn.Flatten())
-    model.forward = lambda x: model[0](x)[0]
-    with pytest.raises(TypeError, match="'0' puts out a tuple"):
-        functional_ranks(model, graded().float(), torch.zeros(400).long(), layers="0")
+class ReadsState(nn.Module):
+    """A recurrent layer that passes its inputs on; the answer reads a coordinate of its state."""
+
+    def __init__(self, coordinate, read):
+        super().__init__()
+        self.layer = nn.RNN(8, 8, batch_first=True, nonlinearity="relu").double()
+        for weight in self.layer.parameters():
+            weight.data.zero_()
+        self.layer.weight_ih_l0.data = torch.eye(8).double()
+        self.layer.bias_ih_l0.data += 100  # nothing is rectified
+        self.coordinate, self.read = coordinate, read
+
+    def forward(self, x):
+        z = self.read(self.layer(x[:, None]))[:, self.coordinate] - 100
+        return torch.stack([-z, z], 1)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda output: output[0][:, -1], lambda output: output[1][0]], ids=["steps", "state"]
+)
+def test_of_a_recurrent_layer_steps_and_last_states_are_the_same_units(read):
+    x = graded()
+    y = (x[:, 4] > 0).long()
+    found = functional_ranks(ReadsState(4, read), x, y, layers="layer", lost=0.1)
+    assert found == {"layer": 5}
+
+
+def test_cells_and_other_parts_of_a_tuple_stay_as_they_are():
+    two = torch.eye(4)[:, :2]
+    z, h, c = torch.randn(5, 3, 4), torch.randn(1, 5, 4), torch.randn(1, 5, 4)
+    lstm, both_ways = nn.LSTM(4, 4, batch_first=True), nn.GRU(2, 2, bidirectional=True)
+    steps, (states, cells) = projection("l", lstm, torch.zeros(4), two, {})((z, (h, c)))
+    assert not steps[..., 2:].any()
+    assert not states[..., 2:].any()
+    assert cells is c
+    halves = torch.randn(2, 5, 2)
+    steps, states = projection("l", both_ways, torch.zeros(4), two, {})((z, halves))
+    assert not steps[..., 2:].any()
+    assert states is halves
+    attention = nn.MultiheadAttention(4, 1, batch_first=True)
+    steps, weights = projection("l", attention, torch.zeros(4), two, {})((z, None))
+    assert steps[..., :2].equal(z[..., :2])
+    assert weights is None
+
+
+def test_a_layer_that_puts_out_no_tensor_is_named():
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"z": x}
+
+    model = nn.Sequential(Named())
+    model.forward = lambda x: model[0](x)["z"]
+    with pytest.raises((TypeError, ValueError), match="'0' puts out a dict"):
+        functional_ranks(model, graded(), torch.zeros(400).long(), layers="0")
 
 
 # What a layer can hold

@@ -38,7 +38,7 @@ def functional_ranks(
         x: inputs, shape (n_samples, ...).
         y: labels, shape (n_samples,).
         args: further inputs of the model, passed whole with every batch.
-        layers: see `select_layers`; those that put out a tensor.
+        layers: see `select_layers`; of a tuple, the first tensor counts.
         lost: accuracy on these samples that may be lost, a share.
         axis: layer name → axis of its units; see `SaturationTracker`.
         chosen: indices of the samples whose answers count, as of a graph's training nodes; None
@@ -46,7 +46,7 @@ def functional_ranks(
         batch_size: samples a pass; None takes all at once, as a graph needs it.
     Raises:
         ValueError: no share to lose, labels that are not one a sample, or see `SaturationTracker`.
-        TypeError: a layer that puts out no tensor.
+        TypeError: a layer that puts out neither a tensor nor a tuple.
         RuntimeError: a layer that is not called.
     Source: this study.
     """
@@ -74,8 +74,11 @@ def functional_ranks(
 
 def projection(
     name: str, module: nn.Module, mean: Tensor, directions: Tensor, axis: Mapping[str, int]
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[[Any], Any]:
     """Return a change for `Intervention` that keeps these directions of a layer alone.
+
+    In a tuple it changes the first tensor, and of `nn.RNN`, `nn.GRU` and `nn.LSTM` the last states
+    too, which are the same units; an LSTM's cells stay as they are.
 
     Args:
         name: of the layer.
@@ -85,11 +88,20 @@ def projection(
         axis: see `SaturationTracker`.
     """
 
-    def change(z: Tensor) -> Tensor:
-        place = unit_axis(name, module, z, axis)
+    def kept(z: Tensor, place: int) -> Tensor:
         m, v = mean.to(z), directions.to(z)
-        moved = z.movedim(place, -1) - m
-        return (moved @ v @ v.T + m).movedim(-1, place)
+        return ((z.movedim(place, -1) - m) @ v @ v.T + m).movedim(-1, place)
+
+    def change(output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return kept(output, unit_axis(name, module, output, axis))
+        z, *others = output
+        if isinstance(module, nn.RNNBase):
+            states, *cells = others[0] if isinstance(others[0], tuple) else others
+            if states.shape[-1] == len(mean):  # else both ways are side by side
+                states = kept(states, -1)
+            others = [(states, *cells)] if cells else [states]
+        return (kept(z, unit_axis(name, module, z, axis)), *others)
 
     return change
 

@@ -212,7 +212,7 @@ def layers(report: pd.DataFrame, note: str = "") -> Figure:
         width = report["width"]
         axis.plot(width, rows, "D", color="0.1", markersize=4, label="width to try", zorder=3)
         most = float(max(report["units"].max(), width.max()))
-        for row, verdict in zip(rows, report["verdict"], strict=True):
+        for row, verdict in enumerate(report["verdict"]):
             place = axis.get_yaxis_transform()
             axis.text(1.01, row, verdict, va="center", fontsize=8, transform=place)
         axis.set(xlabel="directions or units", xscale="log", xlim=(0.8, 1.2 * most))
