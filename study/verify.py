@@ -28,13 +28,15 @@ TOLERANCES: Mapping[str, tuple[float, float, str]] = {
     "directions": (1.0, 0.0, "one may have as much noise as signal"),
     "": (0.01, 0.02, "what is shown has two decimals"),
 }
-# A training that amplifies the last digit takes another course from the same start. A job on
-# another processor may be off by this share of the spread over seeds, in its root mean square over
-# rows, as the spread is one over rows; and a single row, for there are some where seeds differ
-# more than elsewhere, by six times as much.
-SHARE, ROW = 0.5, 6
-# One network has no spread over seeds. Twice what `TOLERANCES` allow stand for half of it: they
-# were set on short trainings, and a long one amplifies more.
+# A long training amplifies the last digit: on another processor it takes another course from the
+# same start, and ends where another seed might. Two seeds differ by √2 of their spread. So much,
+# and a margin for a spread that is known from few seeds, a job on another processor may be off by,
+# as a root mean square over rows; and a single row, for in some of them seeds differ more than in
+# others, by three times as much. What was found is printed and stands in the manifest: much less
+# where trainings are short.
+SHARE, ROW = 2.0, 3
+# One network has no spread over seeds. Twice what `TOLERANCES` allow stand for all this: they were
+# set on short trainings.
 LONG = 2
 ASKED = {"share", "scale", "homophily", "factor", "truth"}  # floats that say what was asked
 TRAINED = ("Mine", "Nwj", "InfoNCE", "Smile")  # critics: a step more or less at their stop
@@ -161,8 +163,8 @@ def _spread(table: pd.DataFrame, column: str) -> float:
 def verify(folder: Path, count: int) -> list[str]:
     """Verify jobs of one committed set, print what was compared, stamp the manifest.
 
-    On the kind of processor that made them numbers are equal to the last digit, on another within
-    `SHARE` of their spread. Columns that are the machine's, such as seconds, are left out.
+    On the kind of processor that made them numbers are equal to the last digit, on another no
+    farther off than another seed, `SHARE` of their spread. Columns that are the machine's, such as seconds, are left out.
 
     Returns:
         What is wrong, in words; nothing where all is well.
