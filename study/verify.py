@@ -164,7 +164,8 @@ def verify(folder: Path, count: int) -> list[str]:
     """Verify jobs of one committed set, print what was compared, stamp the manifest.
 
     On the kind of processor that made them numbers are equal to the last digit, on another no
-    farther off than another seed, `SHARE` of their spread. Columns that are the machine's, such as seconds, are left out.
+    farther off than another seed, `SHARE` of their spread. Columns that are the machine's, such as
+    seconds, are left out.
 
     Returns:
         What is wrong, in words; nothing where all is well.
