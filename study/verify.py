@@ -31,10 +31,10 @@ TOLERANCES: Mapping[str, tuple[float, float, str]] = {
 # A long training amplifies the last digit: on another processor it takes another course from the
 # same start, and ends where another seed might. Two seeds differ by √2 of their spread. So much,
 # and a margin for a spread that is known from few seeds, a job on another processor may be off by,
-# as a root mean square over rows; and a single row, for in some of them seeds differ more than in
-# others, by three times as much. What was found is printed and stands in the manifest: much less
-# where trainings are short.
-SHARE, ROW = 2.0, 3
+# as a root mean square over rows: a course may have its leaps at other epochs, and a single row
+# says nothing. What was found is printed and stands in the manifest: much less where trainings
+# are short.
+SHARE = 2.0
 # One network has no spread over seeds. Twice what `TOLERANCES` allow stand for all this: they were
 # set on short trainings.
 LONG = 2
@@ -138,16 +138,15 @@ def over_spread(folder: Path, found: pd.DataFrame) -> pd.Series:
     """Return each difference in units of the column's spread over seeds in the whole table.
 
     Rows are those of one quantity where all but run, job and measured numbers agree; the spread is
-    the root of their mean variance. The difference is the root mean square over the job's rows, or
-    the largest by `ROW` where that is more. Where each quantity has one row, `LONG`
-    times what `TOLERANCES` allow stand in for `SHARE` of the spread.
+    the root of their mean variance. The difference is the root mean square over the job's rows.
+    Where each quantity has one row, `LONG` times what `TOLERANCES` allow stand in for `SHARE` of
+    the spread.
     """
     tables = read_set(folder)[0]
     shares = []
     for _, row in found.iterrows():
         spread = _spread(tables[row["table"]], row["column"])
-        off = max(row["typical"], row["largest"] / ROW)
-        share = off / spread if spread > 0 else SHARE * row["share"] / LONG
+        share = row["typical"] / spread if spread > 0 else SHARE * row["share"] / LONG
         shares.append(share if row["largest"] else 0.0)
     return pd.Series(shares, found.index, dtype=float)
 
