@@ -200,6 +200,7 @@ def test_monte_carlo_lies_between_the_bounds(noise_variance):
 def test_monte_carlo_keeps_its_limits():
     z, y = layer()
     tiny = MonteCarlo(1e-9)(z, y)["MonteCarlo"]
+    assert tiny.ceiling == math.log2(len(z))
     assert tiny.i_xz == pytest.approx(math.log2(600), abs=1e-6)
     assert tiny.i_zy == pytest.approx(ibcore.discrete.label_entropy(y), abs=1e-6)
     huge = MonteCarlo(1e9)(z, y)["MonteCarlo"]
