@@ -19,7 +19,7 @@ from ibcore.layers import Layers, first_tensor, select_layers, uncompiled
 
 BOTTLENECK, OVER_SIZED = 0.6, 0.1  # directions that the answer needs, by units
 ROOM = 0.15  # of a layer's units, that what it needs should take: training wants to spare
-WIDER = 4  # times, where a layer is a bottleneck: how much it lacks it can't say
+WIDER = 4  # times, where a layer is a bottleneck; how much it lacks it can't say
 _FACTORS = (0.5, 1.0, 2.0)  # of `lost`: a verdict should not hang on it
 
 
@@ -45,9 +45,10 @@ def diagnose(
     of the rule: it falls with the width by itself.
 
     The recommended width leaves a layer that is over-sized room to learn: what is needed takes
-    0.15 of it. A bottleneck is widened four times, not beyond the widest layer it stands between,
-    and should be looked at again. The numbers were set on planted layers; see the chapter on
-    capacity for how often they are right.
+    0.15 of it. A bottleneck is widened four times, or to the wider of the layers beside it where
+    that is less, but twice at least, and should be looked at again. The numbers were set on
+    thirteen networks with planted layers; how often they are right elsewhere is still to be
+    measured.
 
     Args:
         model: any trained `nn.Module` that answers with logits, (n_samples, n_classes).
