@@ -217,6 +217,9 @@ def layers(report: pd.DataFrame, note: str = "") -> Figure:
             axis.text(1.01, row, verdict, va="center", fontsize=8, transform=place)
         axis.set(xlabel="directions or units", xscale="log", xlim=(0.8, 1.2 * most))
         axis.xaxis.set_major_formatter("{x:g}")
+        few = most < 20  # so that numbers between powers of ten have room
+        axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if few and x >= 1 else "")
+        axis.tick_params(axis="x", which="both", length=3, pad=3)
         axis.set_yticks(rows, report["layer"])
         axis.invert_yaxis()
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
