@@ -31,13 +31,10 @@ def planted(*widths):
     layers, before = [], 2
     for number, width in enumerate(widths):
         layer = nn.Linear(before, width).double()
-        mixed = torch.randn(width, before, generator=torch.Generator().manual_seed(number)).double()
-        layer.weight.data = (
-            torch.linalg.qr(mixed)[0] if width > before else torch.eye(width, before).double()
-        )
+        mixed = torch.randn(width, 2, generator=torch.Generator().manual_seed(number)).double()
+        read = composed(layers).T if layers else torch.eye(2).double()  # the two directions
+        layer.weight.data = torch.linalg.qr(mixed)[0] @ read
         layer.bias.data.zero_()
-        if layers and width < before:  # read the two directions back
-            layer.weight.data = composed(layers).T[:width]
         layers += [layer, nn.LeakyReLU(1.0)]  # an activation that changes nothing
         before = width
     answer = nn.Linear(before, 4).double()
@@ -57,23 +54,25 @@ def composed(layers):
 
 def test_planted_layers_are_told():
     x, y = corners()
+    wide = ibcore.diagnose(planted(40, 7), (x, y), quiet=True)
+    assert wide["verdict"].tolist() == ["over-sized", "fine"]
+    assert wide["width"].tolist() == [14, 7]
     report = ibcore.diagnose(planted(40, 2, 40), (x, y), quiet=True)
     assert report["units"].tolist() == [40, 2, 40]
     assert report["needed"].tolist() == [2, 2, 2]
     assert report["share"].tolist() == [0.05, 1.0, 0.05]
-    # The last one is no wider than it has to be for all that is known: it stands behind a
-    # bottleneck.
-    assert report["verdict"].tolist() == ["over-sized", "bottleneck", "fine"]
+    # For all that is known the others are as wide as they have to be: they stand beside one.
+    assert report["verdict"].tolist() == ["fine", "bottleneck", "fine"]
     assert report["confidence"].tolist() == [1, 1, 1]
-    assert report["width"].tolist() == [14, 8, 40]
+    assert report["width"].tolist() == [40, 8, 40]
     assert report["directions"].tolist() == [2, 2, 2]
     assert report["saturation"].tolist() == [0.05, 1.0, 0.05]
 
 
 def test_the_rule_reads_what_is_needed_by_units():
-    assert _verdicts([0.61, 0.05]) == ["bottleneck", "fine"]
-    assert _verdicts([0.05, 0.6, 0.1]) == ["over-sized", "bottleneck", "fine"]
-    assert _verdicts([0.1, 0.11, 0.59]) == ["over-sized", "fine", "fine"]
+    assert _verdicts([0.81, 0.05]) == ["bottleneck", "fine"]
+    assert _verdicts([0.05, 0.8, 0.1]) == ["fine", "bottleneck", "fine"]
+    assert _verdicts([0.1, 0.11, 0.79]) == ["over-sized", "fine", "fine"]
     assert _widths([100, 5, 30], [3, 5, 9], ["over-sized", "bottleneck", "fine"]) == [20, 20, 30]
     assert _widths([4, 2], [4, 2], ["bottleneck", "bottleneck"]) == [8, 4]
     assert _widths([50], [0], ["over-sized"]) == [1]
