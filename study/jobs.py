@@ -226,7 +226,8 @@ def processor_model(listing: Path = Path("/proc/cpuinfo")) -> str:
     for line in lines:
         name, _, value = line.partition(":")
         found.setdefault(name.strip(), value.strip())
-    named = [found[name] for name in ("vendor_id", "cpu family", "model") if name in found]
+    names = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")  # the last on ARM
+    named = [found[name] for name in names if name in found]
     return " ".join(named) or platform.processor()
 
 

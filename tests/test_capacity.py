@@ -363,7 +363,7 @@ def test_a_layer_that_puts_out_no_tensor_is_named():
 
     model = nn.Sequential(Named())
     model.forward = lambda x: model[0](x)["z"]
-    with pytest.raises((TypeError, ValueError), match="'0' puts out a dict"):
+    with pytest.raises(TypeError, match="'0' puts out a dict"):
         functional_ranks(model, graded(), torch.zeros(400).long(), layers="0")
 
 

@@ -317,17 +317,16 @@ def test_jobs_that_find_the_same_verify_and_are_stamped(store, capsys):
     assert not verify.is_stale(folder)
 
 
+def a_little_off(arguments):
+    found = toy_run(arguments)
+    found["bits"]["i_xz"] += 1e-12
+    return found
+
+
 def test_another_number_is_found_and_nothing_is_stamped(store, monkeypatch):
     folder = store / "tables" / "toy"
     tables.write("toy", made(3), folder)
-    run = toy_run
-
-    def other(arguments):
-        found = run(arguments)
-        found["bits"]["i_xz"] += 1e-12
-        return found
-
-    monkeypatch.setattr(settings.chapter_module("toy"), "run", other)
+    monkeypatch.setattr(settings.chapter_module("toy"), "run", a_little_off)
     (words,) = verify.verify(folder, 1)
     assert "column i_xz" in words
     assert "allowed 0" in words
@@ -348,14 +347,7 @@ def test_a_processor_of_another_model_is_another_kind(store, monkeypatch, tmp_pa
 
     folder = store / "tables" / "toy"
     tables.write("toy", made(2), folder)
-    run = toy_run
-
-    def other(arguments):
-        found = run(arguments)
-        found["bits"]["i_xz"] += 1e-12
-        return found
-
-    monkeypatch.setattr(settings.chapter_module("toy"), "run", other)
+    monkeypatch.setattr(settings.chapter_module("toy"), "run", a_little_off)
     assert len(verify.verify(folder, 1)) == 1
     monkeypatch.setattr(jobs, "processor_model", lambda: "AuthenticAMD 25 1")
     assert verify.verify(folder, 1) == []
