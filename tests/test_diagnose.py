@@ -158,6 +158,14 @@ def test_the_layer_that_answers_is_no_hidden_one():
     assert report["layer"].tolist() == ["0"]
 
 
+def test_a_hidden_layer_may_have_as_many_units_as_the_answer():
+    x, y = corners()
+    model = FullyConnected((2, 8, 4, 4), "relu", seed=0).double()
+    with pytest.warns(UserWarning, match="says little of its layers"):  # it is not trained
+        report = ibcore.diagnose(model, (x, y), quiet=True)
+    assert report["layer"].tolist() == ["relu1", "relu2"]
+
+
 X, Y = corners()
 
 

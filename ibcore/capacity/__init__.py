@@ -9,8 +9,10 @@ from ibcore.capacity.data import (
 )
 from ibcore.capacity.memorised import memorised_bits
 from ibcore.capacity.memory import memory_capacity
+from ibcore.capacity.probe import linear_probes
 from ibcore.capacity.rank import functional_ranks
 from ibcore.capacity.saturation import SaturationTracker, Used, used
+from ibcore.capacity.shape import initial_widths
 from ibcore.capacity.verdict import diagnose
 from ibcore.capacity.weights import weight_bits
 
@@ -20,8 +22,10 @@ __all__ = [
     "data_bits",
     "diagnose",
     "functional_ranks",
+    "initial_widths",
     "intrinsic_dimension",
     "label_information",
+    "linear_probes",
     "memorised_bits",
     "memory_capacity",
     "prequential_by_blocks",

@@ -176,11 +176,11 @@ def _hidden(
     model: nn.Module, x: Tensor, *args: Any, layers: Layers, batch_size: int | None
 ) -> list[str]:
     """Return the names of the chosen layers that are called, without the one that answers."""
-    called: dict[str, torch.Size] = {}
+    called: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
-            called[name] = first_tensor(output).shape
+            called[name] = first_tensor(output)
 
         return record
 
@@ -194,10 +194,18 @@ def _hidden(
             handle.remove()
     if layers is not None and (missing := sorted(set(chosen) - set(called))):
         raise RuntimeError(f"the model does not call {missing}")
-    if called and list(called.values())[-1] == answer.shape:  # logits, or their softmax
+    if called and _answers(list(called.values())[-1], answer):
         called.popitem()
     if not called:
         raise ValueError(
             f"{type(model).__name__} has no hidden layer to judge among {list(chosen)}: name some"
         )
     return [name for name in chosen if name in called]
+
+
+def _answers(z: Tensor, answer: Tensor) -> bool:
+    """Return whether a layer puts out the answer, as logits or after a softmax."""
+    if z.shape != answer.shape:
+        return False
+    softened = z.softmax(1)
+    return any(torch.allclose(softened, other) for other in (answer, answer.softmax(1)))
