@@ -87,7 +87,7 @@ class Settings:
     depths: tuple[int, ...] = (1, 2, 3)  # hidden layers of networks that learn random labels
     units: tuple[int, ...] = (8, 16, 32)  # of each of their hidden layers
     rates: tuple[float, ...] = (2e-3, 1e-2)  # step sizes of Adam that they learn with
-    multiples: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)  # of their parameters: how many labels
+    multiples: tuple[float, ...] = (1.5, 2.0, 2.5, 3.0)  # of their parameters: how many labels
     memory_steps: int = 3000  # steps of Adam, on all labels at once
     memory_runs: int = 2  # sets of random labels
     course_runs: int = 2  # networks that are followed while they learn

@@ -18,7 +18,7 @@ KINDS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "Cora, fully connected": ("cora", "fc", (32, 32)),
     "Cora, graph": ("cora", "gcn", (32, 32)),
     "names, fully connected": ("names", "fc", (64, 64)),
-    "names, recurrent": ("names", "rnn", (64, 64)),
+    "names, recurrent": ("names", "rnn", (32, 32)),
     "MNIST, fully connected": ("mnist", "fc", (64, 64, 64)),
     "MNIST, convolutional": ("mnist", "conv", (16, 16, 64)),
 }

@@ -33,6 +33,7 @@ IMPORTED_AS = {
     "scikit-dimension": "skdim",
     "scikit-learn": "sklearn",
     "torch-geometric": "torch_geometric",
+    "torch-pruning": "torch_pruning",
 }
 
 
