@@ -72,7 +72,7 @@ def on_cora(a: Mapping[str, Any]) -> Tables:
     others: dict[str, WIDTHS] = {
         "diagnose": first,
         "from the data alone": initial_widths(ds.x[ds.train], ds.y[ds.train]),
-        "C3E": tuple(a["wide"]),
+        "C3E": tuple(a["widths"]),
     }
     for adviser, widths in others.items():
         found = trained("gcn", ds, widths, a["seed"], a["epochs"], _GRAPH)[1]

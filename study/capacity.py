@@ -48,7 +48,7 @@ MAY_BE_EMPTY = frozenset({"parts", "kinds"})
 MAY_BE_ZERO: frozenset[str] = frozenset()
 MAY_REPEAT: frozenset[str] = frozenset({"c3e"})
 ESTIMATORS: frozenset[str] = frozenset()
-NARROW, WIDE = 2, 16  # units of a planted bottleneck; times the ordinary width, over-sized
+NARROW = 2  # units of a planted bottleneck
 SMALLER, LARGER = 4, 4  # times that a layer is made so, to see by retraining what it was
 SHAPES = ((4,), (16,), (64,), (256,), (16, 16), (64, 64), (256, 256), (64, 64, 64))
 LEDGER = (
@@ -76,6 +76,7 @@ class Settings:
     names_epochs: int = 40  # passes over the names
     mnist_epochs: int = 8  # passes over the images
     size: int = 4000  # images to train on, and half as many to test on
+    wide: int = 16  # times the ordinary width, that an over-sized layer is planted with
     planted_runs: int = 2  # networks (seeds) of each planted case
     acted_runs: int = 2  # networks of each case with one layer changed
     advice_runs: int = 5  # networks whose shape is changed as advisers say
@@ -114,6 +115,7 @@ def jobs(settings: Settings) -> dict[str, dict[str, Any]]:
     s, found = settings, dict[str, dict[str, Any]]()
     epochs = {f"{name}_epochs": getattr(s, f"{name}_epochs") for name in _TIMES}
     shared = {"source": s.source, "size": s.size, "dtype": s.dtype, **epochs}
+    planted = shared | {"wide": s.wide}
 
     def add(part: str, names: Sequence[Any], runs: int, **more: Any) -> None:
         if s.parts and part not in s.parts:
@@ -126,14 +128,14 @@ def jobs(settings: Settings) -> dict[str, dict[str, Any]]:
     def chosen(kinds: Iterable[str]) -> list[str]:
         return [kind for kind in kinds if not s.kinds or kind in s.kinds]
 
-    add("planted", chosen(KINDS), s.planted_runs, **shared)
-    add("acted", chosen(KINDS), s.acted_runs, **shared)
+    add("planted", chosen(KINDS), s.planted_runs, **planted)
+    add("acted", chosen(KINDS), s.acted_runs, **planted)
     add("ledger", chosen(LEDGER), s.ledger_runs, **shared)
     add("data", chosen(LEDGER), 1, **shared)
     add("course", chosen(COURSE), s.course_runs, snapshots=s.snapshots, **shared)
     pictures = {"source": s.source, "images": s.images, "epochs": s.advice_epochs}
     add("advice", list(advice.SHAPES), s.advice_runs, dtype=s.dtype, **pictures)
-    graph = {"source": s.source, "wide": s.c3e, "epochs": s.c3e_epochs, "dtype": s.dtype}
+    graph = {"source": s.source, "widths": s.c3e, "epochs": s.c3e_epochs, "dtype": s.dtype}
     add("cora", ["widths"], s.advice_runs, **graph)
     learned = {"rates": s.rates, "multiples": s.multiples, "steps": s.memory_steps}
     learned |= {"units": s.units, "dtype": s.dtype}
@@ -168,12 +170,12 @@ def run(arguments: Mapping[str, Any]) -> Tables:
     return _PARTS[a["part"]](a)
 
 
-def cases(kind: str) -> Iterator[tuple[str, tuple[int, ...], dict[int, str]]]:
+def cases(kind: str, wide: int) -> Iterator[tuple[str, tuple[int, ...], dict[int, str]]]:
     """Yield the cases of a kind: name, widths, and which places are planted as what."""
     ordinary = KINDS[kind][2]
     yield "ordinary", ordinary, {}
     for place, width in enumerate(ordinary):
-        for verdict, other in (("bottleneck", NARROW), ("over-sized", WIDE * width)):
+        for verdict, other in (("bottleneck", NARROW), ("over-sized", wide * width)):
             widths = (*ordinary[:place], other, *ordinary[place + 1 :])
             yield f"{verdict} {place + 1}", widths, {place: verdict}
 
@@ -186,7 +188,7 @@ def _case(a: Mapping[str, Any], ds: Dataset, widths: Sequence[int]) -> tuple[nn.
 def _planted(a: Mapping[str, Any]) -> Tables:
     name, net, _ = KINDS[a["name"]]
     ds, parts = data_of(name, a, a["seed"]), []
-    for case, widths, planted in cases(a["name"]):
+    for case, widths, planted in cases(a["name"], a["wide"]):
         model, scores = _case(a, ds, widths)
         report = advice.judged(net, model, ds, a["seed"])
         said = [planted.get(place, "") for place in range(len(widths))]
@@ -200,7 +202,7 @@ def _planted(a: Mapping[str, Any]) -> Tables:
 def _acted(a: Mapping[str, Any]) -> Tables:
     name, _, ordinary = KINDS[a["name"]]
     ds, rows = data_of(name, a, a["seed"]), []
-    for case, widths, _ in cases(a["name"]):
+    for case, widths, _ in cases(a["name"], a["wide"]):
         changes: list[tuple[int, str, tuple[int, ...]]] = [(0, "none", widths)]
         for place, width in enumerate(widths):
             other = {"smaller": max(1, width // SMALLER), "larger": width * LARGER}

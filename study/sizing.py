@@ -138,9 +138,8 @@ def _each(
     rows: pd.DataFrame, keys: list[str], function: Callable[[pd.DataFrame], float]
 ) -> pd.Series:
     """Return a number a group of rows, by its keys."""
-    found = {key: function(part) for key, part in rows.groupby(keys)}
-    index = pd.MultiIndex.from_tuples(list(found), names=keys)
-    return pd.Series(list(found.values()), index, dtype=float)
+    numbers = [(*key, function(part)) for key, part in rows.groupby(keys)]
+    return pd.DataFrame(numbers, columns=[*keys, "value"]).set_index(keys)["value"]
 
 
 def _falls(rows: pd.DataFrame) -> float:
@@ -180,8 +179,8 @@ def _exponent(rows: pd.DataFrame) -> float:
 def tensors(weights: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of single tensors that hold anything, in bits a weight."""
     one = weights[weights["weight"] != "all"]
-    finite = np.isfinite(one[["noise", "step"]]).all(axis=1)
-    return pd.DataFrame(one[finite & (one["size"] > 1)])
+    some = one[one["size"] > 1]
+    return some.replace(np.inf, np.nan).dropna(subset=["noise", "step"])
 
 
 def _of_tensors(weights: pd.DataFrame) -> dict[str, pd.Series]:
