@@ -409,6 +409,37 @@ def test_numbers_of_layers_that_lie_together_are_joined():
     assert [label for label, _ in found] == ["1,2", "3", "4"]
 
 
+def test_what_grows_is_drawn_on_two_logarithms_with_its_limits():
+    rows = pd.DataFrame(
+        {"x": [10, 10, 100, 100], "series": "bits", "value": [1.0, 4.0, 100.0, 100.0]}
+    )
+    figure = plotting.growth(
+        {"a": rows, "b": rows}, x="parameters", y="bits", lines={"a": {"labels": 30.0}}
+    )
+    first, second = figure.axes
+    assert (first.get_xscale(), first.get_yscale()) == ("log", "log")
+    mean, limit = first.get_lines()
+    assert mean.get_ydata() == pytest.approx([2.0, 100.0])  # geometric
+    assert set(limit.get_ydata()) == {30.0}
+    assert len(second.get_lines()) == 1
+    assert [text.get_text() for text in figure.legends[0].texts] == ["bits", "labels"]
+
+
+def test_what_advice_costs_is_drawn_beside_what_may_be_lost():
+    rows = pd.DataFrame(
+        {
+            "adviser": ["none", "none", "less"], "run": [0, 1, 0],
+            "parameters": [1000, 1000, 100], "test_accuracy": [0.8, 0.9, 0.7],
+        }
+    )  # fmt: skip
+    figure = plotting.trades({"a": rows}, lost=0.05)
+    (axis,) = figure.axes
+    places = [bars[0].get_xydata()[0].tolist() for bars in axis.containers]
+    assert places == [pytest.approx([1000, 0.85]), pytest.approx([100, 0.7])]
+    assert axis.get_lines()[-1].get_ydata() == pytest.approx([0.8, 0.8])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["none", "less"]
+
+
 def test_layers_are_drawn_from_the_first_with_what_is_used_and_needed():
     report = pd.DataFrame(
         {

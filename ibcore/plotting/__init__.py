@@ -10,6 +10,7 @@ from ibcore.plotting.curves import (
     strips,
 )
 from ibcore.plotting.planes import information_plane, traces
+from ibcore.plotting.sizes import growth, trades
 from ibcore.plotting.style import STYLE
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "curves",
     "distances",
     "gradient_snr",
+    "growth",
     "information_plane",
     "layers",
     "sensitivity",
     "strips",
     "traces",
+    "trades",
 ]

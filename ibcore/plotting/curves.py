@@ -175,7 +175,7 @@ def strips(
     span = every.min(), every.max()
     margin = 0.05 * (span[1] - span[0])
     with matplotlib.style.context(STYLE):
-        height = 0.9 + 0.17 * len(names)
+        height = max(1.6, 0.9 + 0.17 * len(names))
         figure, axes = grid(panels.items(), columns, height=height)
         for axis, (title, table) in zip(axes, panels.items(), strict=True):
             for place, name in enumerate(names):
@@ -187,7 +187,7 @@ def strips(
             axis.set(title=title, xlabel=x, xlim=(span[0] - margin, span[1] + margin))
             axis.set_yticks(range(len(names)), names)
             axis.tick_params(axis="y", labelsize=7)
-        axes[0].invert_yaxis()
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
         finish(figure, note)
     return figure
 
