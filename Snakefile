@@ -132,7 +132,7 @@ rule book:
         pages=PAGES,
         package=PACKAGE,
         tables=[f"{TABLES}/{chapter}/manifest.json" for chapter in CHAPTERS.values()],
-        pipeline=["pipeline/assemble.py", "pipeline/offline.py"],
+        pipeline=sorted(map(str, Path("pipeline").glob("*.py"))),
     output:
         f"{BUILD}/book/_build/html/index.html",
     params:

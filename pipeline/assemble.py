@@ -21,6 +21,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
+from pipeline import explorer, gallery
 from pipeline.pages import claims, data_page, figures, judged, values, verdicts
 from study import settings
 from study.jobs import MANIFEST, beside, read_set, swap
@@ -49,6 +50,11 @@ def assemble(notebooks: list[Path], target: Path, tables: Path, pages: Path = PA
     _copy_tables(notebooks, tables, part / "tables")
     _write_pages(notebooks, part)
     (part / "data.md").write_text(data_page(part / "tables"), encoding="utf-8")
+    (part / "gallery.md").write_text(gallery.page(notebooks), encoding="utf-8")
+    gallery.write_pictures(notebooks, part / "extra" / "gallery")
+    script = part / "extra" / "explorer" / "planes.js"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(explorer.script(part / "tables"), encoding="utf-8")
     for path in notebooks:
         copy = part / "notebooks" / path.name
         notebook = nbformat.read(copy, as_version=4)

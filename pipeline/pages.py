@@ -46,7 +46,12 @@ Information is in bits.
 
 Verdicts rest on the original data; a stand-in is named. A "reduced run" was shorter than the
 published one and decides nothing. The first column names the figure of the thesis, or another
-source, and leads to the chapter; below it is the claim's key.
+source, and leads to the chapter; below it is the claim's key. A click on a heading sorts its table;
+the {{doc}}`gallery` has pictures and filters.
+
+```{{raw}} html
+<script defer src="gallery/sort.js"></script>
+```
 """
 TABLE = """
 :::{table}
@@ -98,7 +103,7 @@ def figures(notebooks: list[Path]) -> str:
     for path, held in found.items():
         if held:
             rows = "".join(_row(claim, f"notebooks/{path.name}") for claim in held)
-            page += f"\n## {_title(path)}\n{TABLE}{rows}:::\n"
+            page += f"\n## {title(path)}\n{TABLE}{rows}:::\n"
     return page
 
 
@@ -109,8 +114,8 @@ def tally(found: Mapping[Path, list[dict[str, Any]]]) -> str:
     lines = [head, ["---"] * len(head)]
     for path, held in found.items():
         if held:
-            title = f"[{_title(path).partition(':')[0]}](notebooks/{path.name})"
-            lines.append([title, *_counts(held, verdicts)])
+            link = f"[{title(path).partition(':')[0]}](notebooks/{path.name})"
+            lines.append([link, *_counts(held, verdicts)])
     lines.append(["all", *_counts(_all(found), verdicts)])
     return _table(lines, "tally")
 
@@ -219,8 +224,7 @@ def data_page(tables: Path) -> str:
         facts = json.loads((tables / chapter / MANIFEST).read_text(encoding="utf-8"))
         hours = sum(job["seconds"] for job in facts["jobs"].values()) / 3600
         says = described(chapter)
-        title = _title(ROOT / "notebooks" / f"{stem}.ipynb")
-        page += f"\n## {title}\n\n"
+        page += f"\n## {title(ROOT / 'notebooks' / f'{stem}.ipynb')}\n\n"
         page += f"[The chapter](notebooks/{stem}.ipynb) has {len(facts['jobs'])} jobs, "
         page += f"{hours:.2f} hours of one core; its "
         page += f"{{download}}`manifest <tables/{chapter}/{MANIFEST}>`.\n\n"
@@ -246,7 +250,7 @@ def described(chapter: str) -> dict[str, str]:
     }
 
 
-def _title(path: Path) -> str:
+def title(path: Path) -> str:
     """The title of a notebook."""
     text: str = nbformat.read(path, as_version=4).cells[0].source
     return next(line[2:] for line in text.splitlines() if line.startswith("# "))

@@ -28,6 +28,7 @@ def requirements(*extras):
 
 
 IMPORTED_AS = {
+    "axe-playwright-python": "axe_playwright_python",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-dimension": "skdim",
