@@ -85,6 +85,10 @@ planes = pd.read_parquet("planes.parquet")
 
 Information is in bits, accuracy a share of the samples, loss in bits. `claims.parquet` holds the
 value of every claim for each seed.
+
+<!-- compute -->
+{compute}
+<!-- /compute -->
 """
 
 
@@ -217,12 +221,15 @@ def values(notebooks: list[Path]) -> pd.DataFrame:
 
 def data_page(tables: Path) -> str:
     """The page data.md: every table with its rows, size and a link."""
-    page = DATA
-    for chapter, stem in settings.CHAPTERS.items():
-        if not (tables / chapter / MANIFEST).exists():
-            continue
-        facts = json.loads((tables / chapter / MANIFEST).read_text(encoding="utf-8"))
-        hours = sum(job["seconds"] for job in facts["jobs"].values()) / 3600
+    manifests = {
+        chapter: json.loads((tables / chapter / MANIFEST).read_text(encoding="utf-8"))
+        for chapter in settings.CHAPTERS
+        if (tables / chapter / MANIFEST).exists()
+    }
+    page = DATA.format(compute=compute(manifests))
+    for chapter, facts in manifests.items():
+        stem = settings.CHAPTERS[chapter]
+        hours = _hours(facts)
         says = described(chapter)
         page += f"\n## {title(ROOT / 'notebooks' / f'{stem}.ipynb')}\n\n"
         page += f"[The chapter](notebooks/{stem}.ipynb) has {len(facts['jobs'])} jobs, "
@@ -237,6 +244,23 @@ def data_page(tables: Path) -> str:
     if (tables / "claims.parquet").exists():
         page += "\n## All chapters\n\n{download}`claims <tables/claims.parquet>`\n"
     return page
+
+
+def compute(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each chapter took: jobs, hours of one core, its longest job, as a table."""
+    lines = [["Chapter", "jobs", "hours of one core", "longest job, minutes"], ["---"] * 4]
+    for chapter, facts in manifests.items():
+        name = title(ROOT / "notebooks" / f"{settings.CHAPTERS[chapter]}.ipynb").partition(":")[0]
+        longest = max((job["seconds"] for job in facts["jobs"].values()), default=0.0) / 60
+        lines.append([name, str(len(facts["jobs"])), f"{_hours(facts):.2f}", f"{longest:.1f}"])
+    jobs = sum(len(facts["jobs"]) for facts in manifests.values())
+    hours = sum(map(_hours, manifests.values()))
+    lines.append(["all", str(jobs), f"{hours:.2f}", ""])
+    return _table(lines, "tally")
+
+
+def _hours(facts: Mapping[str, Any]) -> float:
+    return float(sum(job["seconds"] for job in facts["jobs"].values()) / 3600)
 
 
 def described(chapter: str) -> dict[str, str]:
