@@ -1,0 +1,15 @@
+"""A file of weights: small, without loss or with as much as the answer allows."""
+
+from ibcore.codec.container import WeightFileError, coded_sizes, contents, load, pack, save, unpack
+from ibcore.codec.tensors import Steps
+
+__all__ = [
+    "Steps",
+    "WeightFileError",
+    "coded_sizes",
+    "contents",
+    "load",
+    "pack",
+    "save",
+    "unpack",
+]
