@@ -1,5 +1,6 @@
 """A file of weights: a header, streams of bytes, a checksum. The page `weight_file` defines it."""
 
+import math
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -67,7 +68,7 @@ class Entry(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the tensor in memory."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def save(model: nn.Module | State, path: Path | str, *, progress: bool = False) -> int:
@@ -152,7 +153,7 @@ def coded_sizes(model: nn.Module | State) -> pd.DataFrame:
         rows.append(
             {
                 "tensor": entry.name,
-                "size": int(np.prod(entry.shape, dtype=object)),
+                "size": math.prod(entry.shape),
                 "method": ("raw", "whole", "float", "steps", "twin")[entry.coded.method],
                 "bytes": after - before + sum(entry.lengths),
                 **dict(zip(("mask", "signs", "magnitudes"), spent.tolist(), strict=True)),
@@ -204,10 +205,7 @@ def _entries(model: nn.Module | State, progress: bool) -> list[Entry]:
         key: object = (values.data_ptr(), values.shape, values.stride(), dtype)
         twin = places.setdefault(key if values.numel() else name, len(entries))
         step = tensor.step if isinstance(tensor, Steps) else 0.0
-        if twin < len(entries):
-            coded = Coded(TWIN, Coder(1), 0, (), (), np.zeros(3))
-        else:
-            coded = shrink(tensor)
+        coded = Coded(TWIN) if twin < len(entries) else shrink(tensor)
         lengths = tuple(map(len, coded.streams))
         entries.append(Entry(name, dtype, tuple(values.shape), coded, step, lengths, twin))
     return entries
@@ -215,7 +213,7 @@ def _entries(model: nn.Module | State, progress: bool) -> list[Entry]:
 
 def _check(name: str, tensor: object) -> None:
     if isinstance(tensor, Steps):
-        if tensor.dtype not in EXPONENT or np.float32(tensor.step) != tensor.step > 0:
+        if tensor.dtype not in EXPONENT or not 0 < tensor.step == float(np.float32(tensor.step)):
             raise ValueError(
                 f"{name!r}: steps need a float dtype and a step above 0 that is a float32, got "
                 f"{tensor.dtype} and {tensor.step}"
@@ -253,7 +251,8 @@ def _header(entries: Iterable[Entry]) -> bytes:
         if method == STEPS:
             out += struct.pack("<f", entry.step)
         if method == FLOAT:
-            out += _varint(coded.coder.offset) + _varint(coded.center) + bytes(coded.depths)
+            out += b"".join(map(_varint, (coded.coder.offset, coded.center, coded.floor)))
+            out += bytes(coded.depths)
         if method != RAW:
             planes = zip((8, *coded.depths), entry.lengths, strict=True)
             out += b"".join(_varint(length) for depth, length in planes if depth)
@@ -342,7 +341,7 @@ def _entry(header: _Reader, before: list[Entry]) -> Entry:
         twin = header.varint(len(before) - 1)
         if before[twin].dtype != dtype:
             raise WeightFileError(f"{name!r} is {dtype}, but shares memory of another dtype")
-        coded = Coded(TWIN, Coder(1), 0, (), (), np.zeros(3))
+        coded = Coded(TWIN)
         return Entry(name, dtype, before[twin].shape, coded, 0.0, (), twin)
     if (method in (FLOAT, STEPS)) != (dtype in EXPONENT) and method != RAW:
         raise WeightFileError(f"{name!r} is {dtype}, written as method {method}: they don't fit")
@@ -352,17 +351,17 @@ def _entry(header: _Reader, before: list[Entry]) -> Entry:
     step = struct.unpack("<f", header.take(4))[0] if method == STEPS else 0.0
     if method == STEPS and not 0 < step < np.inf:
         raise WeightFileError(f"{name!r} has a step of {step}")
-    offset = center = 0
+    offset = center = floor = 0
     depths: tuple[int, ...] = ()
     if method == FLOAT:
-        offset, center = header.varint(255), header.varint(2 ** EXPONENT[dtype] - 1)
+        most = 2 ** EXPONENT[dtype] - 1
+        offset, center, floor = header.varint(255), header.varint(most), header.varint(most)
         depths = tuple(header.byte(*DEPTHS) for _ in range(planes_of(dtype)))
-    count = int(np.prod(shape, dtype=object))
-    if method == RAW:
-        lengths = (count * dtype.itemsize,)
-    else:
+    count = math.prod(shape)
+    lengths: tuple[int, ...] = (count * dtype.itemsize,)
+    if method != RAW:
         lengths = tuple(header.varint() if depth else count for depth in (8, *depths))
-    coded = Coded(method, Coder(columns, period, offset), center, depths, (), np.zeros(3))
+    coded = Coded(method, Coder(columns, period, offset), center, floor, depths)
     return Entry(name, dtype, shape, coded, step, lengths, len(before))
 
 
@@ -373,7 +372,9 @@ def _check_sizes(entries: list[Entry], payload: int, limit: int) -> None:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise WeightFileError(f"the header names {twice[:3]} more than once")
     if (declared := sum(sum(entry.lengths) for entry in entries)) != payload:
-        raise WeightFileError(f"the header declares {declared} bytes of streams, there are {payload}")
+        raise WeightFileError(
+            f"the header declares {declared} bytes of streams, there are {payload}"
+        )
     total = sum(entry.size for entry in entries if entry.coded.method != TWIN)
     if total > limit:
         raise WeightFileError(
@@ -382,7 +383,7 @@ def _check_sizes(entries: list[Entry], payload: int, limit: int) -> None:
         )
     for entry in entries:
         count = entry.size // entry.dtype.itemsize
-        if any(np.prod([max(d, 1) for d in entry.shape], dtype=object) > 2**62 for _ in (0,)):
+        if math.prod(max(d, 1) for d in entry.shape) > 2**62:
             raise WeightFileError(f"{entry.name!r} has shape {entry.shape}: too large")
         if entry.coded.method in (RAW, TWIN):
             continue
@@ -409,7 +410,9 @@ def _restore(entry: Entry, streams: list[bytes]) -> Tensor:
     levels = restore_numbers(streams[0], shape, entry.coded.coder)
     if method == STEPS:
         return Steps(levels, entry.step, dtype).values()
-    least, most = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    least, most = (
+        (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    )
     if levels.numel() and not least <= int(levels.min()) <= int(levels.max()) <= most:
         raise WeightFileError(f"{entry.name!r} is {dtype}, with numbers beyond its range")
     return levels.to(dtype)

@@ -4,7 +4,7 @@ All state is whole numbers, so that a file is the same on every machine. Ready-m
 (`constriction`) want frequencies of a whole alphabet; here each bit has a probability of its own
 that the last bit has just changed, and the coder is the ten lines of `_narrow`.
 """
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-redef, no-any-return"
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -211,6 +211,11 @@ def _level(value):
 
 
 @njit(cache=True, forceinline=True)
+def _sign(value):
+    return int(value > 0) - int(value < 0)
+
+
+@njit(cache=True, forceinline=True)
 def _look(values, index, row, column, columns, period, offset, down, across, bases):
     """Set the slot of each model from the neighbours; return the level of those near."""
     a = values[index - 1] if column > 0 else 0
@@ -224,7 +229,7 @@ def _look(values, index, row, column, columns, period, offset, down, across, bas
     others = mb + abs(d + offset) + abs(e + offset) + abs(cc + offset)
     near, along = _level(2 * (2 * ma + 2 * mc + others)), _level(across)
     sides = _level((down[column] + 2 * down[column + 1] + down[column + 2]) >> 2)
-    signs = 9 * ((a > 0) - (a < 0)) + 3 * ((c > 0) - (c < 0)) + (f > 0) - (f < 0) + 13
+    signs = 9 * _sign(a) + 3 * _sign(c) + _sign(f) + 13
     bases[0] = 0
     bases[1] = min(ma, 15) * 16 + min(mb, 15)
     bases[2] = min(mc, 15) * 16 + min(abs(cc + offset), 15)
@@ -247,7 +252,10 @@ def _code(values, columns, period, offset, data, decoding, spent):
     w[CONTEXTS::16] = 0
     x = np.full(CONTEXTS + 1, 256, np.int64)
     bases = np.zeros(CONTEXTS, np.int64)
-    down, across = np.zeros(columns + 2, np.int64), 0  # mean magnitudes of columns and row, in 64ths
+    down, across = (
+        np.zeros(columns + 2, np.int64),
+        0,
+    )  # mean magnitudes of columns and row, in 64ths
     row = column = 0
     for index in range(len(values)):
         near = _look(values, index, row, column, columns, period, offset, down, across, bases)
@@ -296,9 +304,9 @@ def _code_bytes(values, contexts, depth, data, decoding):
     state = _start(data, decoding)
     table = np.full(16 * 256, 1 << 30, np.int32)
     for index in range(len(values)):
-        node, base = 1, (contexts[index] & 15) * 256
+        node, base, value = 1, (int(contexts[index]) & 15) * 256, int(values[index])
         for place in range(7, -1, -1):
-            bit = values[index] >> place & 1
+            bit = value >> place & 1
             if place >= 8 - depth:
                 entry = table[base + node]
                 chance, seen = entry >> 9, entry & 511

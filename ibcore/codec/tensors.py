@@ -1,5 +1,6 @@
 """A tensor as a few streams of bytes, and back: whole numbers, steps, floats without loss."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,22 +56,24 @@ class Coded(NamedTuple):
         method: `RAW`, `WHOLE`, `FLOAT` or `STEPS`.
         coder: of the whole numbers or exponents.
         center: the exponent that is written as 0.
+        floor: what exponent 0 is taken for: one below the least of the others.
         depths: of the bytes of sign and mantissa, high to low.
         streams: bytes; whole numbers or exponents first, then each of the mantissas' bytes.
         spent: bits of mask, signs and magnitudes, where there are steps or whole numbers.
     """
 
     method: int
-    coder: Coder
-    center: int
-    depths: tuple[int, ...]
-    streams: tuple[bytes, ...]
-    spent: NDArray
+    coder: Coder = Coder(1)
+    center: int = 0
+    floor: int = 0
+    depths: tuple[int, ...] = ()
+    streams: tuple[bytes, ...] = ()
+    spent: NDArray = np.zeros(3)  # never written to
 
 
 def columns_of(shape: Sequence[int]) -> int:
     """Return the numbers a row: one output's weights, or all of a vector; at least 1."""
-    count = int(np.prod(shape, dtype=object))
+    count = math.prod(shape)
     return max(1, count // shape[0] if len(shape) > 1 and shape[0] else count)
 
 
@@ -94,13 +97,13 @@ def shrink(tensor: Tensor | Steps) -> Coded:
     elif tensor.numel():
         found = _numbers(tensor, WHOLE, len(raw))
     if found is None or sum(map(len, found.streams)) >= len(raw):
-        return Coded(RAW, Coder(1), 0, (), (raw,), np.zeros(3))
+        return Coded(RAW, streams=(raw,))
     return found
 
 
 def restore_numbers(data: bytes, shape: Sequence[int], coder: Coder) -> Tensor:
     """Return the whole numbers of a stream, int32, in a shape."""
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     return torch.from_numpy(decode(data, count, coder)).reshape(tuple(shape))
 
 
@@ -112,14 +115,15 @@ def restore_float(
     Raises:
         ValueError: exponents that the dtype does not have.
     """
-    count, size = int(np.prod(shape, dtype=np.int64)), dtype.itemsize
-    symbols = decode(streams[0], count, coded.coder)
+    count, size = math.prod(shape), dtype.itemsize
+    exponents = decode(streams[0], count, coded.coder)
+    contexts = _contexts(exponents)
     top, kind = EXPONENT[dtype], np.dtype(f"u{size}")
-    if symbols.min() < -coded.center or symbols.max() >= 2**top - coded.center:
-        raise ValueError(f"exponents from {symbols.min()} to {symbols.max()} around {coded.center}")
-    contexts = _contexts(symbols)
-    word = (symbols + coded.center).astype(kind) << kind.type(8 * size - top)
-    del symbols
+    exponents += coded.center
+    if exponents.min() < coded.floor or exponents.max() >= 2**top:
+        raise ValueError(f"it has exponents from {exponents.min()} to {exponents.max()}")
+    exponents[exponents == coded.floor] = 0
+    word = exponents.astype(kind) << kind.type(8 * size - top)
     for number, (depth, data) in enumerate(zip(coded.depths, streams[1:], strict=True)):
         plane = (
             decode_bytes(data, contexts, depth) if depth else np.frombuffer(data, np.uint8)
@@ -142,7 +146,7 @@ def _numbers(tensor: Tensor, method: int, most: int) -> Coded | None:
     columns = columns_of(tensor.shape)
     coder = Coder(columns, repeats(values, columns))
     found = encode(values, coder, most)
-    return found and Coded(method, coder, 0, (), found[:1], found[1])
+    return found and Coded(method, coder, streams=found[:1], spent=found[1])
 
 
 def _float(tensor: Tensor) -> Coded | None:
@@ -151,6 +155,9 @@ def _float(tensor: Tensor) -> Coded | None:
     word = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().view(kind)
     word = (word << kind.type(1)) | (word >> kind.type(8 * size - 1))  # the sign goes last
     exponents = (word >> kind.type(8 * size - top)).astype(np.int32)
+    floor = int(exponents[exponents > 0].min(initial=2**top)) - 1
+    floor = 0 if floor == 2**top - 1 else floor
+    np.maximum(exponents, floor, out=exponents)  # so that zeros are not far off
     center = int(np.bincount(exponents).argmax())
     exponents -= center
     columns = columns_of(tensor.shape)
@@ -165,11 +172,12 @@ def _float(tensor: Tensor) -> Coded | None:
         depth, data = _plane(plane, contexts, tensor.numel() * size // _GAIN)
         depths.append(depth)
         streams.append(data)
-    return Coded(FLOAT, coder, center, tuple(depths), tuple(streams), first[1])
+    return Coded(FLOAT, coder, center, floor, tuple(depths), tuple(streams), first[1])
 
 
 def _contexts(exponents: NDArray) -> NDArray:
-    return np.clip(exponents + 8, 0, 15).astype(np.uint8)
+    contexts: NDArray = np.clip(exponents + 8, 0, 15).astype(np.uint8)
+    return contexts
 
 
 def _plane(plane: NDArray, contexts: NDArray, gain: int) -> tuple[int, bytes]:
