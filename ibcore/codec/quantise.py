@@ -185,8 +185,12 @@ def _sensitivities(
     The answer is a sum of outputs with random signs; a unit's places add up before the square.
     """
     seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def see(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.setdefault(name, (inputs[0].detach(), output))
+
     handles = [
-        module.register_forward_hook(lambda m, i, o, n=name: seen.setdefault(n, (i[0].detach(), o)))
+        module.register_forward_hook(lambda m, i, o, n=name: see(n, i, o))
         for name, module in layers.items()
         if _suits(module)
     ]
