@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from tqdm import tqdm
@@ -17,8 +16,8 @@ from ibcore.codec.tensors import Steps
 from ibcore.layers import uncompiled
 
 _FINEST, _COARSEST = -16.0, 4.0  # log₂ of the step
-_TRADES = (0.25, 0.5, 1.0)
-_MOVES = (0.5, 0.25, -0.5)  # log₂ of a factor of one tensor's step
+_TRADES = (0.3, 0.15)
+_MOVE, _LAST = 0.5, 0.1  # log₂ of a factor of one tensor's step, and of all in the end
 
 
 class Compressed(NamedTuple):
@@ -126,7 +125,7 @@ class _Search:
 
 
 def _search(tried: Any, search: _Search, names: list[str]) -> None:
-    """Try common steps for each price, then steps of one tensor after the other."""
+    """Try common steps for each price, then coarser ones of one tensor after the other."""
     low, high, halvings = _FINEST, _COARSEST, 8
     if not tried(low, _TRADES[0], {}):
         return
@@ -135,19 +134,12 @@ def _search(tried: Any, search: _Search, names: list[str]) -> None:
             middle = (low + high) / 2
             low, high = (middle, high) if tried(middle, trade, {}) else (low, middle)
         low, high, halvings = low - 1.5, low + 0.1, 5
-    if search.best is None:  # pragma: no cover - the finest step was good enough
-        return
-    sizes = {n: (w.levels if isinstance(w, Steps) else w).numel() for n, w in search.best.items()}
-    for name in sorted(names, key=lambda n: -sizes[n]):
-        for move in _MOVES:
-            before = math.inf
-            while search.size < before:
-                before = search.size
-                step, trade, factors = search.settings
-                moved = {**factors, name: factors.get(name, 1.0) * 2.0**move}
-                tried(step, trade, moved)
-
-
-def reconstructed(state: State) -> dict[str, torch.Tensor]:
-    """Return the tensors that a state's steps stand for."""
-    return {n: w.values() if isinstance(w, Steps) else w for n, w in state.items()}
+    sizes = coded_sizes(search.best or {}).set_index("tensor")["bytes"]
+    for moved in [[name] for name in sorted(names, key=lambda n: sizes[n])] + [names]:
+        move = _MOVE if len(moved) == 1 else _LAST
+        before = math.inf
+        while search.size < before:
+            before = search.size
+            step, trade, factors = search.settings
+            coarser = {name: factors.get(name, 1.0) * 2.0**move for name in moved}
+            tried(step, trade, {**factors, **coarser})
