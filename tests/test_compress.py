@@ -89,6 +89,7 @@ def test_the_network_is_left_as_it_was_and_whole_numbers_are_kept():
     assert list(state) == list(before)
     assert state["1.num_batches_tracked"] is not None
     assert not isinstance(state["1.num_batches_tracked"], Steps)
+    assert state["1.running_var"].equal(before["1.running_var"])  # norms stay as they are
     assert isinstance(state["3.weight"], Steps)  # a layer in groups, rounded alone
     assert error(model.eval(), state, x) < 1e-2
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from ibcore.codec.tensors import Steps
 from ibcore.hooks import _evaluation
 from ibcore.layers import uncompiled
 
-PRECISE = 1 / 64  # step of biases and norms, by their root mean square
+PRECISE = 1 / 64  # step of biases, by their root mean square
 _DAMP = 0.003  # of the mean curvature, added to each
 _VECTORS = 1 << 16  # inputs that moments are taken of
 _SLOPES = 256  # samples that gradients are taken of
@@ -42,7 +43,7 @@ def quantise(
     output by its bias. Inputs are those of the network with its earlier layers already rounded. λ
     is the slope of squared error by bits at fine steps, times `trade`. Without calibration inputs H
     and g are 1, and errors are not made good. Matrices of other layers than Linear and Conv2d are
-    rounded that way, too. Biases and norms get fine steps. What is no float stays as it is.
+    rounded that way, too. Biases get fine steps; norms, and what is no float, stay as they are.
 
     Args:
         model: any `nn.Module` that answers with a tensor; it is left as it is.
@@ -52,7 +53,7 @@ def quantise(
         args: further inputs of the model.
         trade: what a bit may cost; larger values leave more zeros.
         factors: name of a tensor → factor of its step.
-        precise: steps of biases and norms, by their root mean square.
+        precise: steps of biases, by their root mean square.
     Raises:
         ValueError: a step, trade or precision that is not positive; weights that are not finite.
     Source: Frantar & Alistarh (2022) and Nagel et al. (2019), with a cost of bits; this study.
@@ -61,49 +62,66 @@ def quantise(
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
     changed = copy.deepcopy(uncompiled(model))
+    sizes: dict[str, float] = defaultdict(lambda: step)
+    sizes |= {name: step * factor for name, factor in (factors or {}).items()}
     found: dict[str, Steps] = {}
-    layers = {n: m for n, m in changed.named_modules() if isinstance(m, _Layer)}
-    scale = factors or {}
     if calibration is not None:
-        curves = _sensitivities(changed, layers, calibration[:_SLOPES], *args)
-        means = _mean_inputs(changed, layers, calibration, *args)
-
-        def round_layer(name: str, module: _Layer, x: Tensor) -> None:
-            key = f"{name}.weight" if name else "weight"
-            if key in found or name not in curves:
-                return
-            mean, moments = _moments(module, x)
-            weight = module.weight.detach().flatten(1).double()
-            _check_finite(key, weight)
-            size = step * scale.get(key, 1.0)
-            levels, size = _second_order(weight, moments, curves[name], size, trade)
-            found[key] = Steps(levels.reshape(module.weight.shape), size, module.weight.dtype)
-            with torch.no_grad():
-                module.weight.copy_(found[key].values())
-                if module.bias is not None:
-                    new = module.weight.flatten(1).double() @ mean
-                    module.bias += (weight @ means[name] - new).to(module.bias)
-
-        with _evaluation(changed), torch.no_grad(), _before(layers, round_layer):
-            changed(calibration, *args)
+        found = _by_inputs(changed, sizes, trade, calibration, *args)
     state = changed.state_dict()
     out: dict[str, Tensor | Steps] = {}
+    first: dict[tuple, str] = {}
     for name, tensor in state.items():
-        if name in found:
-            out[name] = found[name]
-        elif not tensor.is_floating_point() or not tensor.numel() or not tensor.any():
-            out[name] = tensor
+        twin = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
+        if tensor.numel() and twin != name:
+            out[name] = out[twin]
         else:
-            _check_finite(name, tensor)
-            rms = float(tensor.double().square().mean().sqrt())
-            if tensor.ndim < 2:
-                size = _step(precise * rms)
-                levels = (tensor.double() / size).round().long()
-            else:
-                size = _step(step * rms * scale.get(name, 1.0))
-                levels = _plain(tensor.flatten(1).double(), size, trade).reshape(tensor.shape)
-            out[name] = Steps(levels, size, tensor.dtype)
-    return _share_twins(state, out)
+            out[name] = found.get(name) or _alone(name, tensor, sizes[name], trade, precise)
+    return out
+
+
+def _by_inputs(
+    model: nn.Module, sizes: Mapping[str, float], trade: float, x: Tensor, *args: Any
+) -> dict[str, Steps]:
+    """Round each layer's weights, in place, when a pass through the network comes to it."""
+    layers = {
+        f"{n}.weight" if n else "weight": m
+        for n, m in model.named_modules()
+        if isinstance(m, _Layer) and _suits(m) and m.weight.numel()
+    }
+    for name, module in layers.items():
+        _check_finite(name, module.weight)
+    curves = _sensitivities(model, layers, x[:_SLOPES], *args)
+    means = _mean_inputs(model, layers, x, *args)
+    found: dict[str, Steps] = {}
+
+    def round_layer(name: str, module: _Layer, z: Tensor) -> None:
+        if name not in curves or any(layers[n].weight is module.weight for n in found):
+            return
+        mean, moments = _moments(module, z)
+        weight = module.weight.flatten(1).double()
+        levels, size = _second_order(weight, moments, curves[name], sizes[name], trade)
+        found[name] = Steps(levels.reshape(module.weight.shape), size, module.weight.dtype)
+        module.weight.copy_(found[name].values())
+        if module.bias is not None:
+            new = module.weight.flatten(1).double()
+            module.bias += (weight @ means[name] - new @ mean).to(module.bias)
+
+    with _evaluation(model), torch.no_grad(), _before(layers, round_layer):
+        model(x, *args)
+    return found
+
+
+def _alone(name: str, tensor: Tensor, step: float, trade: float, precise: float) -> Tensor | Steps:
+    """Return a matrix or a bias as steps, by its values alone; what else there is, as it is."""
+    is_bias = tensor.ndim == 1 and name.split(".")[-1] == "bias"
+    if not tensor.is_floating_point() or not tensor.any() or not (is_bias or tensor.ndim > 1):
+        return tensor
+    _check_finite(name, tensor)
+    rms = float(tensor.double().square().mean().sqrt())
+    size = _step((precise if is_bias else step) * rms)
+    exact = tensor.double() / size
+    levels = exact.round().long() if is_bias else _plain(exact.flatten(1), trade)
+    return Steps(levels.reshape(tensor.shape), size, tensor.dtype)
 
 
 def _step(size: float) -> float:
@@ -113,18 +131,6 @@ def _step(size: float) -> float:
 def _check_finite(name: str, tensor: Tensor) -> None:
     if not tensor.isfinite().all():
         raise ValueError(f"{name!r} has NaN or infinite weights: they can't be rounded to steps")
-
-
-def _share_twins(
-    state: Mapping[str, Tensor], out: dict[str, Tensor | Steps]
-) -> dict[str, Tensor | Steps]:
-    """Let tensors that share their memory share their levels, those of the first rounded layer."""
-    first: dict[tuple, Tensor | Steps] = {}
-    for name, tensor in state.items():
-        if tensor.numel():
-            key = (tensor.data_ptr(), tensor.shape, tensor.stride())
-            out[name] = first.setdefault(key, out[name])
-    return out
 
 
 # What a layer sees
@@ -148,6 +154,7 @@ def _before(
 
 def _vectors(module: _Layer, x: Tensor) -> Tensor:
     """Return what a layer's weights are multiplied with, shape (n_vectors, weights a row)."""
+    x = x.float() if x.dtype.itemsize < 4 else x
     if isinstance(module, nn.Linear):
         return x.reshape(-1, x.shape[-1])
     padding = 0 if isinstance(module.padding, str) else module.padding  # text is not asked for
@@ -181,8 +188,7 @@ def _mean_inputs(
     found: dict[str, Tensor] = {}
 
     def see(name: str, module: _Layer, z: Tensor) -> None:
-        if _suits(module):
-            found.setdefault(name, _moments(module, z)[0])
+        found.setdefault(name, _moments(module, z)[0])
 
     with _evaluation(model), torch.no_grad(), _before(layers, see):
         model(x, *args)
@@ -204,7 +210,6 @@ def _sensitivities(
     handles = [
         module.register_forward_hook(lambda m, i, o, n=name: see(n, i, o))
         for name, module in layers.items()
-        if _suits(module)
     ]
     try:
         with _evaluation(model), torch.enable_grad():
@@ -224,14 +229,14 @@ def _sensitivities(
 
 
 def _row_sensitivity(module: _Layer, x: Tensor, slope: Tensor) -> Tensor:
-    total = torch.zeros(len(module.weight), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64)
     norm = 0.0
     for z, d in zip(x[:_SLOPES].split(32), slope[:_SLOPES].split(32), strict=True):
         rows = _vectors(module, z)
         rows = rows.reshape(len(z), -1, rows.shape[1])  # (samples, places, inputs)
         d = (d.movedim(1, -1) if isinstance(module, nn.Conv2d) else d).to(rows)
         gradient = d.reshape(*rows.shape[:2], -1).mT @ rows
-        total += gradient.square().sum((0, 2)).double()
+        total = total + gradient.square().sum((0, 2)).double()
         norm += float(rows.square().sum()) / rows.shape[1]
     g = total / max(norm, 1e-300)
     return g.clamp(min=float(g.mean()) * 1e-3) if g.any() else torch.ones_like(g)
@@ -288,10 +293,10 @@ def _costs(levels: Tensor) -> Tensor:
     busy = levels.abs().mean(0)
     group = (busy.clamp(min=2**-7).log2() * 2 + 14).round().long().clamp(0, 31)
     sizes = levels.abs().clamp(max=_LEVELS - 1).long()
-    counts = torch.zeros(32, _LEVELS, dtype=torch.float64)
+    counts = torch.zeros(32, _LEVELS, dtype=torch.float64, device=levels.device)
     index = group[None].expand_as(sizes)
-    counts.index_put_((index.reshape(-1), sizes.reshape(-1)), torch.ones(()).double(), True)
-    overall = counts.sum(0) + 2.0 ** -torch.arange(1, _LEVELS + 1)
+    counts.index_put_((index.reshape(-1), sizes.reshape(-1)), torch.ones(()).to(counts), True)
+    overall = counts.sum(0) + 2.0 ** -torch.arange(1, _LEVELS + 1).to(counts)
     counts += 8 * overall / overall.sum()
     bits = -(counts / counts.sum(1, keepdim=True)).log2()
     bits[:, 1:] += 1  # the sign
@@ -303,17 +308,14 @@ def _rounded_half(exact: Tensor) -> Tensor:
     return exact.sign() * (exact.abs() + 0.3).floor()
 
 
-def _plain(weight: Tensor, size: float, trade: float) -> Tensor:
+def _plain(exact: Tensor, trade: float) -> Tensor:
     """Return levels where nothing is known of the inputs."""
-    levels = _rounded_half(weight / size)
-    one = torch.ones(len(weight), dtype=torch.float64)
+    levels = _rounded_half(exact)
+    one = torch.ones(len(exact)).to(exact)
     for _ in range(2):
         costs = _costs(levels)
         levels = torch.stack(
-            [
-                _cheapest(weight[:, j] / size, one, trade * _SLOPE, costs[j])
-                for j in range(weight.shape[1])
-            ],
+            [_cheapest(exact[:, j], one, trade * _SLOPE, costs[j]) for j in range(exact.shape[1])],
             1,
         )
     return levels.long()
