@@ -388,7 +388,7 @@ def _check_sizes(entries: list[Entry], payload: int, limit: int) -> None:
         if entry.coded.method in (RAW, TWIN):
             continue
         for depth, length in zip((1, *entry.coded.depths), entry.lengths, strict=True):
-            if depth and count * FEWEST_BITS * (depth if depth < 8 else 1) > 8 * (length + 8):
+            if depth and count * FEWEST_BITS > 8 * (length + 8):
                 raise WeightFileError(
                     f"{entry.name!r} declares {count} numbers in {length} bytes: they can't be"
                 )

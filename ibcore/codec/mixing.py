@@ -54,7 +54,7 @@ class Coder(NamedTuple):
     Args:
         columns: numbers a row.
         period: the number so many columns before is a context; 0: none is.
-        offset: contexts see |number + offset|.
+        offset: contexts see magnitudes of number plus offset.
     """
 
     columns: int
