@@ -97,13 +97,14 @@ def _by_inputs(
     def round_layer(name: str, module: _Layer, z: Tensor) -> None:
         if name not in curves or any(layers[n].weight is module.weight for n in found):
             return
+        mean, moments = _moments(module, z)
         weight = module.weight.flatten(1).double()
-        levels, size = _second_order(weight, _moments(module, z), curves[name], sizes[name], trade)
+        levels, size = _second_order(weight, moments, curves[name], sizes[name], trade)
         found[name] = Steps(levels.reshape(module.weight.shape), size, module.weight.dtype)
         module.weight.copy_(found[name].values())
         if module.bias is not None:
             new = module.weight.flatten(1).double()
-            module.bias += (weight @ means[name] - new @ _mean(module, z)).to(module.bias)
+            module.bias += (weight @ means[name] - new @ mean).to(module.bias)
 
     with _evaluation(model), torch.no_grad(), _before(layers, round_layer):
         model(x, *args)
@@ -161,28 +162,16 @@ def _vectors(module: _Layer, x: Tensor) -> Tensor:
     return parts.movedim(1, -1).reshape(-1, parts.shape[1])
 
 
-def _parts(module: _Layer, x: Tensor) -> Iterator[Tensor]:
-    """Yield vectors that a layer's weights are multiplied with, about `_VECTORS` at most."""
-    count = 0
+def _moments(module: _Layer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and second moments of a layer's inputs, of about `_VECTORS` at most."""
+    total, mean, count = torch.zeros(()), torch.zeros(()), 0
     for part in x.split(64 if isinstance(module, nn.Conv2d) else 4096):
-        yield (rows := _vectors(module, part))
+        rows = _vectors(module, part)
+        total, mean = total + (rows.T @ rows).double(), mean + rows.sum(0).double()
         count += len(rows)
         if count >= _VECTORS:
-            return
-
-
-def _mean(module: _Layer, x: Tensor) -> Tensor:
-    """Return the mean of a layer's inputs, shape (weights a row,), float64."""
-    sums = [(rows.sum(0).double(), len(rows)) for rows in _parts(module, x)]
-    return torch.stack([total for total, _ in sums]).sum(0) / sum(count for _, count in sums)
-
-
-def _moments(module: _Layer, x: Tensor) -> Tensor:
-    """Return the second moments of a layer's inputs, (weights a row)², float64."""
-    total, count = torch.zeros(()), 0
-    for rows in _parts(module, x):
-        total, count = total + (rows.T @ rows).double(), count + len(rows)
-    return total / count
+            break
+    return mean / count, total / count
 
 
 def _suits(module: _Layer) -> bool:
@@ -199,7 +188,7 @@ def _mean_inputs(
     found: dict[str, Tensor] = {}
 
     def see(name: str, module: _Layer, z: Tensor) -> None:
-        found.setdefault(name, _mean(module, z))
+        found.setdefault(name, _moments(module, z)[0])
 
     with _evaluation(model), torch.no_grad(), _before(layers, see):
         model(x, *args)
