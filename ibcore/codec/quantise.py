@@ -1,0 +1,321 @@
+"""Weights to whole multiples of steps: rounding by the layer's inputs and the cost of bits."""
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import unfold
+
+from ibcore.checks import stream
+from ibcore.codec.tensors import Steps
+from ibcore.hooks import _evaluation
+from ibcore.layers import uncompiled
+
+PRECISE = 1 / 64  # step of biases, by their root mean square
+_DAMP = 0.003  # of the mean curvature, added to each
+_VECTORS = 1 << 16  # inputs that moments are taken of
+_SLOPES = 256  # samples that gradients are taken of
+_LEVELS = 48  # magnitudes whose cost is told apart
+_SLOPE = math.log(2) / 6  # d(step²/12) a bit: at fine steps, what a bit saves in squared steps
+_Layer = nn.Linear | nn.Conv2d
+
+
+def quantise(
+    model: nn.Module,
+    step: float,
+    calibration: Tensor | None = None,
+    *args: Any,
+    trade: float = 1.0,
+    factors: Mapping[str, float] | None = None,
+    precise: float = PRECISE,
+) -> dict[str, Tensor | Steps]:
+    """Return the network's weights as whole multiples of a step a tensor.
+
+    Levels minimise g·δᵀHδ + λ·bits: δ is the change of a row, H the second moments of the layer's
+    inputs, g the squared gradient of the answer by the row's output. Columns are rounded one by
+    one; each error is made good in the columns to come by the inverse of H, and the layer's mean
+    output by its bias. Inputs are those of the network with its earlier layers already rounded. λ
+    is the slope of squared error by bits at fine steps, times `trade`. Without calibration inputs H
+    and g are 1, and errors are not made good. Matrices of other layers than Linear and Conv2d are
+    rounded that way, too. Biases get fine steps; norms, and what is no float, stay as they are.
+
+    Args:
+        model: any `nn.Module` that answers with a tensor; it is left as it is.
+        step: of weights whose curvature is 1; others are scaled by its root. Without calibration:
+            by the root mean square of each tensor.
+        calibration: inputs, shape (n_samples, ...); some hundred suffice. None: there are none.
+        args: further inputs of the model.
+        trade: what a bit may cost; larger values leave more zeros.
+        factors: name of a tensor → factor of its step.
+        precise: steps of biases, by their root mean square.
+    Raises:
+        ValueError: a step, trade or precision that is not positive; weights that are not finite.
+    Source: Frantar & Alistarh (2022) and Nagel et al. (2019), with a cost of bits; this study.
+    """
+    for name, value in (("step", step), ("trade", trade + 1e-300), ("precise", precise)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+    changed = copy.deepcopy(uncompiled(model))
+    sizes: dict[str, float] = defaultdict(lambda: step)
+    sizes |= {name: step * factor for name, factor in (factors or {}).items()}
+    found: dict[str, Steps] = {}
+    if calibration is not None:
+        found = _by_inputs(changed, sizes, trade, calibration, *args)
+    state = changed.state_dict()
+    out: dict[str, Tensor | Steps] = {}
+    first: dict[tuple, str] = {}
+    for name, tensor in state.items():
+        twin = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
+        if tensor.numel() and twin != name:
+            out[name] = out[twin]
+        else:
+            out[name] = found.get(name) or _alone(name, tensor, sizes[name], trade, precise)
+    return out
+
+
+def _by_inputs(
+    model: nn.Module, sizes: Mapping[str, float], trade: float, x: Tensor, *args: Any
+) -> dict[str, Steps]:
+    """Round each layer's weights, in place, when a pass through the network comes to it."""
+    layers = {
+        f"{n}.weight" if n else "weight": m
+        for n, m in model.named_modules()
+        if isinstance(m, _Layer) and _suits(m) and m.weight.numel()
+    }
+    for name, module in layers.items():
+        _check_finite(name, module.weight)
+    curves = _sensitivities(model, layers, x[:_SLOPES], *args)
+    means = _mean_inputs(model, layers, x, *args)
+    found: dict[str, Steps] = {}
+
+    def round_layer(name: str, module: _Layer, z: Tensor) -> None:
+        if name not in curves or any(layers[n].weight is module.weight for n in found):
+            return
+        mean, moments = _moments(module, z)
+        weight = module.weight.flatten(1).double()
+        levels, size = _second_order(weight, moments, curves[name], sizes[name], trade)
+        found[name] = Steps(levels.reshape(module.weight.shape), size, module.weight.dtype)
+        module.weight.copy_(found[name].values())
+        if module.bias is not None:
+            new = module.weight.flatten(1).double()
+            module.bias += (weight @ means[name] - new @ mean).to(module.bias)
+
+    with _evaluation(model), torch.no_grad(), _before(layers, round_layer):
+        model(x, *args)
+    return found
+
+
+def _alone(name: str, tensor: Tensor, step: float, trade: float, precise: float) -> Tensor | Steps:
+    """Return a matrix or a bias as steps, by its values alone; what else there is, as it is."""
+    is_bias = tensor.ndim == 1 and name.split(".")[-1] == "bias"
+    if not tensor.is_floating_point() or not tensor.any() or not (is_bias or tensor.ndim > 1):
+        return tensor
+    _check_finite(name, tensor)
+    rms = float(tensor.double().square().mean().sqrt())
+    size = _step((precise if is_bias else step) * rms)
+    exact = tensor.double() / size
+    levels = exact.round().long() if is_bias else _plain(exact.flatten(1), trade)
+    return Steps(levels.reshape(tensor.shape), size, tensor.dtype)
+
+
+def _step(size: float) -> float:
+    return float(np.float32(max(size, 1e-30)))
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name!r} has NaN or infinite weights: they can't be rounded to steps")
+
+
+# What a layer sees
+
+
+@contextmanager
+def _before(
+    layers: Mapping[str, _Layer], see: Callable[[str, _Layer, Tensor], None]
+) -> Iterator[None]:
+    """Call `see` with a layer's name, module and input before each of its passes."""
+    handles = [
+        module.register_forward_pre_hook(lambda m, x, name=name: see(name, m, x[0].detach()))
+        for name, module in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _vectors(module: _Layer, x: Tensor) -> Tensor:
+    """Return what a layer's weights are multiplied with, shape (n_vectors, weights a row)."""
+    x = x.float() if x.dtype.itemsize < 4 else x
+    if isinstance(module, nn.Linear):
+        return x.reshape(-1, x.shape[-1])
+    padding = 0 if isinstance(module.padding, str) else module.padding  # text is not asked for
+    parts = unfold(x, module.kernel_size, module.dilation, padding, module.stride)
+    return parts.movedim(1, -1).reshape(-1, parts.shape[1])
+
+
+def _moments(module: _Layer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and second moments of a layer's inputs, of about `_VECTORS` at most."""
+    total, mean, count = torch.zeros(()), torch.zeros(()), 0
+    for part in x.split(64 if isinstance(module, nn.Conv2d) else 4096):
+        rows = _vectors(module, part)
+        total, mean = total + (rows.T @ rows).double(), mean + rows.sum(0).double()
+        count += len(rows)
+        if count >= _VECTORS:
+            break
+    return mean / count, total / count
+
+
+def _suits(module: _Layer) -> bool:
+    """Whether a convolution's inputs can be laid out by `unfold`."""
+    if isinstance(module, nn.Linear):
+        return True
+    plain = module.groups == 1 and module.padding_mode == "zeros"
+    return plain and not isinstance(module.padding, str)
+
+
+def _mean_inputs(
+    model: nn.Module, layers: Mapping[str, _Layer], x: Tensor, *args: Any
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+
+    def see(name: str, module: _Layer, z: Tensor) -> None:
+        found.setdefault(name, _moments(module, z)[0])
+
+    with _evaluation(model), torch.no_grad(), _before(layers, see):
+        model(x, *args)
+    return found
+
+
+def _sensitivities(
+    model: nn.Module, layers: Mapping[str, _Layer], x: Tensor, *args: Any
+) -> dict[str, Tensor]:
+    """Return of each layer's units the squared gradient of the answer by a row, over |input|².
+
+    The answer is a sum of outputs with random signs; a unit's places add up before the square.
+    """
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def see(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.setdefault(name, (inputs[0].detach(), output))
+
+    handles = [
+        module.register_forward_hook(lambda m, i, o, n=name: see(n, i, o))
+        for name, module in layers.items()
+    ]
+    try:
+        with _evaluation(model), torch.enable_grad():
+            answer = model(x, *args)
+    finally:
+        for handle in handles:
+            handle.remove()
+    signs = torch.randint(0, 2, answer.shape, generator=stream(0, "quantise")).to(answer) * 2 - 1
+    used = {name: (z, out) for name, (z, out) in seen.items() if out.requires_grad}
+    outputs = [out for _, out in used.values()]
+    slopes = torch.autograd.grad((answer * signs).sum(), outputs, allow_unused=True)
+    return {
+        name: _row_sensitivity(layers[name], used[name][0], slope)
+        for name, slope in zip(used, slopes, strict=True)
+        if slope is not None
+    }
+
+
+def _row_sensitivity(module: _Layer, x: Tensor, slope: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    norm = 0.0
+    for z, d in zip(x[:_SLOPES].split(32), slope[:_SLOPES].split(32), strict=True):
+        rows = _vectors(module, z)
+        rows = rows.reshape(len(z), -1, rows.shape[1])  # (samples, places, inputs)
+        d = (d.movedim(1, -1) if isinstance(module, nn.Conv2d) else d).to(rows)
+        gradient = d.reshape(*rows.shape[:2], -1).mT @ rows
+        total = total + gradient.square().sum((0, 2)).double()
+        norm += float(rows.square().sum()) / rows.shape[1]
+    g = total / max(norm, 1e-300)
+    return g.clamp(min=float(g.mean()) * 1e-3) if g.any() else torch.ones_like(g)
+
+
+# Rounding
+
+
+def _second_order(
+    weight: Tensor, moments: Tensor, g: Tensor, step: float, trade: float
+) -> tuple[Tensor, float]:
+    """Return the levels of a matrix, shape (units, inputs), and their step."""
+    diagonal = moments.diagonal()
+    idle = diagonal == 0  # inputs that are always 0
+    moments = moments + torch.diag(_DAMP * diagonal.mean() + idle.double())
+    upper = torch.linalg.cholesky(torch.linalg.inv(moments), upper=True)
+    importance = upper.diagonal() ** -2  # curvature along a column, the later ones adapting
+    importance = torch.where(idle, 0.0, importance)
+    mean = float(importance[~idle].mean()) if not idle.all() else 1.0
+    size = _step(step / math.sqrt(mean * float(g.mean())))
+    price = trade * _SLOPE * step**2
+    levels = _rounded_half(weight / size)
+    for _ in range(2):
+        levels = _columns(weight, upper, importance, g, size, price, _costs(levels))
+    return levels.long(), size
+
+
+def _columns(
+    weight: Tensor, upper: Tensor, importance: Tensor, g: Tensor, size: float, price: float,
+    costs: Tensor,
+) -> Tensor:  # fmt: skip
+    """Round column by column, each error made good in those to come."""
+    rest = weight.clone()
+    levels = torch.zeros_like(weight)
+    for j in range(weight.shape[1]):
+        column = rest[:, j]
+        levels[:, j] = _cheapest(column / size, g * importance[j] * size**2, price, costs[j])
+        error = (column - levels[:, j] * size) / upper[j, j]
+        rest[:, j + 1 :] -= error[:, None] * upper[j, j + 1 :]
+    return levels
+
+
+def _cheapest(exact: Tensor, curvature: Tensor, price: float, costs: Tensor) -> Tensor:
+    """Return of three levels (nearest, one nearer to 0, and 0) the cheapest in error and bits."""
+    nearest = exact.round()
+    tried = torch.stack([nearest, nearest - nearest.sign(), torch.zeros_like(nearest)])
+    bits = costs[tried.abs().clamp(max=_LEVELS - 1).long()]
+    best = (curvature * (tried - exact) ** 2 + price * bits).argmin(0)
+    return tried.gather(0, best[None])[0]
+
+
+def _costs(levels: Tensor) -> Tensor:
+    """Return bits of each magnitude in each column, (columns, `_LEVELS`), among columns alike."""
+    busy = levels.abs().mean(0)
+    group = (busy.clamp(min=2**-7).log2() * 2 + 14).round().long().clamp(0, 31)
+    sizes = levels.abs().clamp(max=_LEVELS - 1).long()
+    counts = torch.zeros(32, _LEVELS, dtype=torch.float64, device=levels.device)
+    index = group[None].expand_as(sizes)
+    counts.index_put_((index.reshape(-1), sizes.reshape(-1)), torch.ones(()).to(counts), True)
+    overall = counts.sum(0) + 2.0 ** -torch.arange(1, _LEVELS + 1).to(counts)
+    counts += 8 * overall / overall.sum()
+    bits = -(counts / counts.sum(1, keepdim=True)).log2()
+    bits[:, 1:] += 1  # the sign
+    return bits[group]
+
+
+def _rounded_half(exact: Tensor) -> Tensor:
+    """Return levels that err towards 0, as the cheapest will."""
+    return exact.sign() * (exact.abs() + 0.3).floor()
+
+
+def _plain(exact: Tensor, trade: float) -> Tensor:
+    """Return levels where nothing is known of the inputs."""
+    levels = _rounded_half(exact)
+    one = torch.ones(len(exact)).to(exact)
+    for _ in range(2):
+        costs = _costs(levels)
+        levels = torch.stack(
+            [_cheapest(exact[:, j], one, trade * _SLOPE, costs[j]) for j in range(exact.shape[1])],
+            1,
+        )
+    return levels.long()

@@ -1,0 +1,195 @@
+"""Weights as whole multiples of steps: what is lost is as little as asked for, and paid for."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ibcore import codec
+from ibcore.codec import Steps
+from ibcore.codec.__main__ import main
+from ibcore.data import Dataset
+from ibcore.models import FullyConnected
+from ibcore.training import fit
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Return a network that tells eight clouds apart, and the clouds."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(8, 20, generator=generator)
+    y = torch.arange(8).repeat(100)
+    x = centres[y] + torch.randn(800, 20, generator=generator)
+    x[:, 15:] = 0  # inputs that are never used
+    ds = Dataset.from_arrays(x, y)
+    model = FullyConnected([20, 64, 8], "relu", seed=0)
+    fit(model, ds, epochs=30, learning_rate=5e-3, batch_size=32, snapshots=[30], progress=False)
+    return model, x, y
+
+
+def answers(model, state, x):
+    other = copy.deepcopy(model)
+    other.load_state_dict({n: w.values() if isinstance(w, Steps) else w for n, w in state.items()})
+    with torch.no_grad():
+        return other.eval()(x)
+
+
+def error(model, state, x):
+    with torch.no_grad():
+        return float((answers(model, state, x) - model(x)).square().mean())
+
+
+def test_finer_steps_come_closer_and_cost_more(trained):
+    model, x, _ = trained
+    found = [codec.quantise(model, step, x) for step in (0.3, 0.03, 0.003)]
+    errors = [error(model, state, x) for state in found]
+    sizes = [len(codec.pack(state)) for state in found]
+    assert errors[0] > 10 * errors[1] > 100 * errors[2]
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert all(isinstance(w, Steps) for w in found[0].values())
+
+
+def test_rounding_that_knows_the_inputs_answers_better_for_its_bytes(trained):
+    model, x, _ = trained
+    plain = codec.quantise(model, 0.5, trade=0.3)
+    size = len(codec.pack(plain))
+    steps = [0.02 * 1.3**k for k in range(12)]
+    found = [codec.quantise(model, step, x, trade=0.3) for step in steps]
+    informed = next(state for state in found if len(codec.pack(state)) <= size)
+    assert error(model, informed, x) < 0.6 * error(model, plain, x)
+
+
+def test_weights_of_inputs_that_are_always_0_are_0(trained):
+    model, x, _ = trained
+    state = codec.quantise(model, 0.01, x)
+    assert not state["linear1.weight"].levels[:, 15:].any()
+    assert state["linear1.weight"].levels[:, :15].any()
+
+
+def test_the_mean_answer_stays(trained):
+    model, x, _ = trained
+    state = codec.quantise(model, 0.2, x, precise=1e-6)
+    with torch.no_grad():
+        gap = (answers(model, state, x).mean(0) - model(x).mean(0)).abs().max()
+        assert gap < 0.02 * model(x).std()
+
+
+def test_the_network_is_left_as_it_was_and_whole_numbers_are_kept():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2),
+        nn.Flatten(), nn.Linear(64, 3),
+    )  # fmt: skip
+    before = copy.deepcopy(model.state_dict())
+    x = torch.randn(20, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    state = codec.quantise(model, 0.01, x)
+    assert all(w.equal(before[name]) for name, w in model.state_dict().items())
+    assert model.training
+    assert list(state) == list(before)
+    assert state["1.num_batches_tracked"] is not None
+    assert not isinstance(state["1.num_batches_tracked"], Steps)
+    assert state["1.running_var"].equal(before["1.running_var"])  # norms stay as they are
+    assert isinstance(state["3.weight"], Steps)  # a layer in groups, rounded alone
+    assert error(model.eval(), state, x) < 1e-2
+
+
+def test_tied_weights_stay_tied():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    model[2].weight = model[0].weight
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    for state in (codec.quantise(model, 0.1, x), codec.quantise(model, 0.1)):
+        assert state["0.weight"] is state["2.weight"]
+        assert codec.coded_sizes(state)["method"].tolist()[2] == "twin"
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_file_loses_no_more_than_asked_for(trained, calibrated, tmp_path):
+    model, x, y = trained
+    path = tmp_path / "net.ibc"
+    found = codec.compress(model, path, x, y, lost=0.01, calibration=x if calibrated else None)
+    assert found.after >= found.before - 0.01
+    assert path.stat().st_size == found.size == found.table["bytes"].iloc[-1]
+    other = copy.deepcopy(model)
+    other.load_state_dict(codec.load(path))
+    accuracy = float((other(x).argmax(1) == y).double().mean())
+    assert accuracy == pytest.approx(found.after, abs=2e-3)
+    lossless = len(codec.pack(model))
+    assert found.size < lossless / 5
+
+
+def test_less_may_be_lost_for_more_bytes(trained):
+    model, x, y = trained
+    sizes = [
+        codec.compress(model, None, x, y, lost=lost, calibration=x).size for lost in (0.1, 0.0)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"step": 0.0}, "step must be positive and finite, got 0"),
+        ({"step": 1.0, "trade": -1.0}, "trade must be"),
+        ({"step": 1.0, "precise": float("inf")}, "precise must be"),
+    ],
+)
+def test_settings_that_cant_be_are_refused(options, words, trained):
+    with pytest.raises(ValueError, match=words):
+        codec.quantise(trained[0], **options)
+
+
+def test_weights_that_are_not_finite_are_refused(trained):
+    model, x, y = trained
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.linear1.weight[0, 0] = torch.nan
+    for calibration in (x, None):
+        with pytest.raises(ValueError, match=r"'linear1\.weight' has NaN"):
+            codec.quantise(broken, 0.1, calibration)
+    with pytest.raises(ValueError, match="lost is a share"):
+        codec.compress(model, None, x, y, lost=1.5)
+
+
+# The command line
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_packed_and_unpacked_weights_are_the_same(trained, ending, tmp_path, capsys):
+    state = trained[0].state_dict()
+    source, target = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    (torch.save if ending == "pt" else save_file)(state, source)
+    assert main(["pack", str(source), str(tmp_path / "a.ibc")]) == 0
+    assert main(["unpack", str(tmp_path / "a.ibc"), str(target)]) == 0
+    found = torch.load(target, weights_only=True) if ending == "pt" else load_file(target)
+    assert all(found[name].equal(w) for name, w in state.items())
+    assert main(["info", str(tmp_path / "a.ibc")]) == 0
+    assert main(["compare", str(source)]) == 0
+    printed = capsys.readouterr().out
+    assert "linear1.weight" in printed
+    assert "zstd-19, bytes regrouped" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [source.name, target.name, "a.ibc"]
+    )
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
+    torch.save({"a": [1, 2]}, tmp_path / "lists.pt")
+    torch.save(nn.Linear(2, 2), tmp_path / "pickled.pt")
+    for name in ("short.pt", "short.safetensors", "short.ibc", "other.txt"):
+        (tmp_path / name).write_bytes(b"nothing")
+    for name, words in {
+        "lists.pt": "save a model's state_dict",
+        "pickled.pt": "can't be read",
+        "short.pt": "can't be read",
+        "short.safetensors": "can't be read",
+        "short.ibc": "no weight file",
+        "other.txt": "its name must end in",
+        "absent.pt": "No such file",
+    }.items():
+        assert main(["pack", str(tmp_path / name), str(tmp_path / "out.ibc")]) == 1
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out.ibc").exists()
+    codec.save({"w": torch.zeros(3)}, tmp_path / "net.ibc")
+    assert main(["unpack", str(tmp_path / "net.ibc"), str(tmp_path / "out.txt")]) == 1
+    assert "must end in .pt or .safetensors" in capsys.readouterr().err
