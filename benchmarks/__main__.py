@@ -1,9 +1,8 @@
 """python -m benchmarks: what `make bench` runs."""
 
-from benchmarks import capacity, codec, estimators, measure
+from benchmarks import capacity, estimators, measure
 
 if __name__ == "__main__":
     measure.main()
     capacity.main()
-    codec.main()
     estimators.main()
