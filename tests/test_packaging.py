@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -70,6 +71,19 @@ def test_conda_installs_the_same_package_with_the_same_pins():
     (python,) = [name.split("=")[1] for name in conda if name.startswith("python=")]
     assert SpecifierSet(PROJECT["requires-python"]).contains(python)
     assert {name.split("=")[0] for name in conda} == {"python", "pip", "make"}
+
+
+def test_citation_and_codemeta_say_what_the_package_says():
+    cite = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    meta = json.loads((ROOT / "codemeta.json").read_text())
+    for told in cite, meta:
+        assert told["version"] == PROJECT["version"]
+        assert told["license"].endswith(PROJECT["license"])
+        assert told["keywords"] == cite["keywords"]
+    assert [author["name"] for author in cite["authors"]] == [PROJECT["authors"][0]["name"]]
+    assert [author["name"] for author in meta["author"]] == [PROJECT["authors"][0]["name"]]
+    assert (meta["name"], meta["description"]) == (PROJECT["name"], PROJECT["description"])
+    assert meta["runtimePlatform"] == f"Python {PROJECT['requires-python']}"
 
 
 def test_the_makefile_installs_the_same_extras_with_the_same_pins():
