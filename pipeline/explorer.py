@@ -23,6 +23,7 @@ TITLES = {
 TABLES = ("planes", "bounds", "kinds", "policies")  # the first that holds a plane counts
 NEEDED = {"run", "epoch", "layer", "estimator", "i_xz", "i_zy", "ceiling", "label_entropy"}
 HUNDREDTHS = 100  # of a bit: what a screen can show
+EPOCHS = 42  # of a plane, at most: the page is to load in a second
 
 
 def script(tables: Path) -> str:
@@ -58,7 +59,8 @@ def _planes(title: str, page: str, held: dict[str, pd.DataFrame]) -> Iterator[di
         if table is None or not set(table.columns) >= NEEDED:
             continue
         keys = [key for key in ("network", "arm", "activation", "share") if key in table]
-        for found, rows in table.groupby([*keys, "estimator"], sort=False):
+        rescaled = table["estimator"].str.endswith("×4")  # layers multiplied, for chapter 06 alone
+        for found, rows in table[~rescaled].groupby([*keys, "estimator"], sort=False):
             values = dict(zip([*keys, "estimator"], map(str, found), strict=True))
             network = [values[key] for key in ("network", "arm", "activation") if key in values]
             share = _percent(values["share"]) if "share" in values else "–"
@@ -72,7 +74,8 @@ def _planes(title: str, page: str, held: dict[str, pd.DataFrame]) -> Iterator[di
 def _points(rows: pd.DataFrame) -> dict[str, Any]:
     """Return layers, epochs, runs, limits, and both axes by run, epoch and layer, in hundredths."""
     layers, runs = list(rows["layer"].unique()), sorted(rows["run"].unique())
-    epochs = sorted(rows["epoch"].unique())
+    looked = np.sort(rows["epoch"].unique())
+    epochs = looked[np.linspace(0, len(looked) - 1, min(len(looked), EPOCHS)).round().astype(int)]
     index = pd.MultiIndex.from_product([runs, epochs, layers])
     placed = rows.set_index(["run", "epoch", "layer"])[["i_xz", "i_zy"]].reindex(index)
     ceiling = float(rows["ceiling"].min())

@@ -54,6 +54,14 @@ def test_the_explorer_says_what_a_point_is_and_its_limits(visit):
     assert page.locator("#explorer svg circle").count() == 10  # five layers twice
 
 
+def test_the_explorer_is_light(visit):
+    page = explorer(visit)
+    asked = page.evaluate("performance.getEntriesByType('resource').map(e => e.decodedBodySize)")
+    ready = page.evaluate("performance.now()")
+    assert sum(asked) < 6e6 or not any(asked)  # a browser may not tell sizes of local files
+    assert ready < 10_000  # two seconds are the aim, on a machine that does nothing else
+
+
 def test_every_choice_of_the_explorer_leads_to_a_plane(visit):
     page = explorer(visit)
     data = page.get_by_label("Plane A, data")

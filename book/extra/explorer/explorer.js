@@ -120,11 +120,18 @@
       var way = self.points.slice(0, e + 1).map(function (row) { return row[l]; }).filter(Boolean);
       if (way.length > 1) draw("path", svg, { "class": "way", stroke: COLOURS[l % 7], d: "M" + way.map(function (v) { return self.x(v[0]).toFixed(1) + " " + self.y(v[1]).toFixed(1); }).join("L") });
     });
+    var labels = [];
     p.layers.forEach(function (layer, l) {
       var v = self.points[e][l];
       if (!v) return;
       draw("circle", svg, { "class": "dot" + (l === self.layer ? " chosen" : ""), cx: self.x(v[0]), cy: self.y(v[1]), r: 8, fill: COLOURS[l % 7] });
-      draw("text", svg, { x: self.x(v[0]), y: self.y(v[1]) - 12, "text-anchor": "middle" }, String(l + 1));
+      var near = labels.filter(function (other) { return Math.abs(other.x - self.x(v[0])) < 18 && Math.abs(other.y - self.y(v[1])) < 14; })[0];
+      if (near) near.text += "," + (l + 1);
+      else labels.push({ x: self.x(v[0]), y: self.y(v[1]), text: String(l + 1) });
+    });
+    labels.forEach(function (label) {
+      var end = label.text.length > 2 && label.x > W - 40;
+      draw("text", svg, { x: end ? label.x + 8 : label.x, y: label.y - 12, "text-anchor": end ? "end" : "middle" }, label.text);
     });
     this.note.textContent = p.source ? "stand-in data: " + p.source : "";
     this.read(e);
