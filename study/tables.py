@@ -21,6 +21,7 @@ from tqdm import tqdm
 from study import settings as chapters
 from study.closure import ROOT, fingerprint
 from study.jobs import MANIFEST, Job, beside, is_made, make, plan, read_set, swap, write_set
+from study.verify import is_stale
 
 RECORD = "book/tables"  # the sets that are committed as the record
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -30,8 +31,8 @@ def tables(chapter: str, settings: Any) -> dict[str, pd.DataFrame]:
     """Return a chapter's tables: those of its jobs, one below the other, with a column `job`.
 
     With STUDY_TABLES, the folder of committed sets, they are read from there and nothing is made.
-    Else a committed set is read if it was made from today's sources with these settings, and what
-    is missing otherwise is made, on all cores, with a progress bar.
+    Else a committed set is read if it is of these settings and was made, or verified, with today's
+    sources, and what is missing otherwise is made, on all cores, with a progress bar.
 
     Args:
         chapter: name of the module in `study`.
@@ -87,9 +88,12 @@ def joined(jobs: Sequence[Job]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]
 
 
 def committed(chapter: str, jobs: Sequence[Job]) -> Path | None:
-    """Return the record's set if these jobs, from these sources, made it; else None."""
-    keys = {job.id: job.key for job in jobs}
-    return ROOT / RECORD / chapter if _keys(ROOT / RECORD / chapter) == keys else None
+    """Return the record's set if it is of these jobs and of today's sources; else None.
+
+    Today's are those that made it, or those that found its numbers again, see `study.verify`.
+    """
+    folder, asked = ROOT / RECORD / chapter, {job.id: job.arguments for job in jobs}
+    return folder if _arguments(folder) == asked and not is_stale(folder) else None
 
 
 def write(chapter: str, jobs: Sequence[Job], folder: Path) -> None:
@@ -139,11 +143,11 @@ def _asked(folder: Path, jobs: Sequence[Job]) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _keys(folder: Path) -> dict[str, str]:
-    """Return the keys of the jobs of a committed set; none where there is no such set."""
+def _arguments(folder: Path) -> dict[str, Any]:
+    """Return the arguments of the jobs of a committed set; none where there is no such set."""
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return {name: job["key"] for name, job in facts["jobs"].items()}
+        return {name: job["arguments"] for name, job in facts["jobs"].items()}
     except (OSError, ValueError, KeyError):
         return {}
 

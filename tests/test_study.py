@@ -206,8 +206,12 @@ def test_a_committed_set_of_these_sources_and_settings_takes_the_place_of_jobs(s
     assert not (store / "none").exists()
     tables.write("toy", chosen, store / "copy" / "toy")
     assert jobs.read_set(store / "copy" / "toy")[1]["jobs"].keys() == {"s-0", "s-1"}
-    monkeypatch.setattr(jobs, "fingerprint", lambda chapter: "g")
+    assert tables.committed("toy", jobs.plan("toy", SimpleNamespace(runs=3))) is None
+    for module in (jobs, verify):
+        monkeypatch.setattr(module, "fingerprint", lambda chapter: "g")
     assert tables.committed("toy", jobs.plan("toy", SimpleNamespace(runs=2))) is None
+    assert verify.verify(store / "kept" / "toy", 1) == []  # other sources that find the same
+    assert tables.committed("toy", jobs.plan("toy", SimpleNamespace(runs=2)))
 
 
 def test_a_set_without_all_its_jobs_is_not_written(store):
