@@ -58,7 +58,9 @@ def test_the_explorer_says_what_a_point_is_and_its_limits(visit):
 
 def test_the_explorer_is_light(visit):
     page = explorer(visit)
-    names = page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+    names = []
+    page.on("request", lambda asked: names.append(asked.url))
+    page.reload(wait_until="load")
     paths = {unquote(urlsplit(name).path) for name in names if name.startswith("file:")}
     assert any(path.endswith("planes.js") for path in paths)
     assert sum(Path(path).stat().st_size for path in paths) < 6e6
