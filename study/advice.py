@@ -5,6 +5,8 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +22,6 @@ from study.sizes import SCORES, count, hidden_layers, trained, without_graph
 SHAPES = {"784-1024-20-20-20-10": (1024, 20, 20, 20), "784-300-100-10": (300, 100)}
 ROUNDS = 3  # times that advice is asked for again, at most
 AIM = (0.2, 0.4)  # saturation that delve's maintainers aim for, all layers scaled by one factor
-C3E = (1982, 1147)  # widths for Cora
 WIDTHS = tuple[int, ...]
 _LEARN: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 128}
 _GRAPH: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": None}
@@ -32,7 +33,8 @@ def followed(a: Mapping[str, Any]) -> Tables:
     ds = load("mnist", size=a["images"], test_size=a["images"] // 2, **options)
     start = SHAPES[a["shape"]]
 
-    def train(widths: Sequence[int]) -> tuple[nn.Module, dict[str, float]]:
+    @cache
+    def train(widths: WIDTHS) -> tuple[nn.Module, dict[str, float]]:
         return trained("fc", ds, widths, a["seed"], a["epochs"], _LEARN)
 
     model, scores = train(start)
@@ -47,18 +49,15 @@ def followed(a: Mapping[str, Any]) -> Tables:
         "all scaled alike, to the size of diagnose": alike(start, first, ds),
         "from the data alone": initial_widths(ds.x[ds.train], ds.y[ds.train], layers=len(start)),
     }
-    known: dict[WIDTHS, dict[str, float]] = {start: scores}
     for adviser, widths in by_adviser.items():
-        if widths not in known:
-            known[widths] = train(widths)[1]
-        rows.append({"adviser": adviser, "widths": _word(widths), **known[widths]})
-    size = known[first]["parameters"]
+        rows.append({"adviser": adviser, "widths": _word(widths), **train(widths)[1]})
+    size = train(first)[1]["parameters"]
     rows.append({"adviser": "magnitude of whole units", **pruned(model, ds, size, a)})
     keys = {"shape": a["shape"], "run": a["seed"]}
     return {
         "facts": facts(ds).assign(run=a["seed"]),
         "advice": pd.DataFrame(rows).assign(**keys),
-        "evidence": report.assign(alpha=_exponents(train(start)[0]), **keys),
+        "evidence": report.assign(alpha=_exponents(model), **keys),
     }
 
 
@@ -101,7 +100,7 @@ def widths_of(report: pd.DataFrame) -> WIDTHS:
 def _again(
     start: WIDTHS,
     first: WIDTHS,
-    train: Callable[[Sequence[int]], tuple[nn.Module, dict[str, float]]],
+    train: Callable[[WIDTHS], tuple[nn.Module, dict[str, float]]],
     ds: Dataset,
     seed: int,
 ) -> WIDTHS:
@@ -117,7 +116,7 @@ def _again(
 def _scaled_to_aim(
     start: WIDTHS,
     report: pd.DataFrame,
-    train: Callable[[Sequence[int]], tuple[nn.Module, dict[str, float]]],
+    train: Callable[[WIDTHS], tuple[nn.Module, dict[str, float]]],
     ds: Dataset,
 ) -> WIDTHS:
     """Return the widths, scaled by one factor, at which the mean saturation is as is aimed for."""
@@ -154,12 +153,13 @@ def alike(start: WIDTHS, other: WIDTHS, ds: Dataset) -> WIDTHS:
 
 
 def pruned(model: nn.Module, ds: Dataset, size: float, a: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the network without its units of the smallest weights, trained on for half as long.
+    """Return a copy without its units of the smallest weights, trained on for half as long.
 
     Units go from all layers together until no more parameters than `size` are left.
     """
     import torch_pruning as tp
 
+    model = deepcopy(model)
     last = list(model.modules())[-1]
     example, steps = ds.x[:2], 40
     pruner = tp.pruner.MagnitudePruner(
