@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import unfold
 
 from ibcore.checks import stream
+from ibcore.codec import mixing
 from ibcore.codec.tensors import Steps
 from ibcore.hooks import _evaluation
 from ibcore.layers import uncompiled
@@ -259,32 +260,49 @@ def _second_order(
     size = _step(step / math.sqrt(mean * float(g.mean())))
     price = trade * _SLOPE * step**2
     levels = _rounded_half(weight / size)
+    arrays = [w.cpu().contiguous().numpy() for w in (weight, upper, importance, g)]
     for _ in range(2):
-        levels = _columns(weight, upper, importance, g, size, price, _costs(levels))
+        costs = _costs(levels).cpu().contiguous().numpy()
+        rounded = _columns(*arrays, size, price, costs)  # type: ignore[call-arg]
+        levels = torch.from_numpy(rounded).to(weight)
     return levels.long(), size
 
 
-def _columns(
-    weight: Tensor, upper: Tensor, importance: Tensor, g: Tensor, size: float, price: float,
-    costs: Tensor,
-) -> Tensor:  # fmt: skip
-    """Round column by column, each error made good in those to come."""
-    rest = weight.clone()
-    levels = torch.zeros_like(weight)
-    for j in range(weight.shape[1]):
-        column = rest[:, j]
-        levels[:, j] = _cheapest(column / size, g * importance[j] * size**2, price, costs[j])
-        error = (column - levels[:, j] * size) / upper[j, j]
-        rest[:, j + 1 :] -= error[:, None] * upper[j, j + 1 :]
+@mixing.njit(cache=True)  # type: ignore[attr-defined]
+def _columns(weight, upper, importance, g, size, price, costs):  # type: ignore[no-untyped-def]
+    """Return levels, rounded column by column, each error made good in those to come.
+
+    Of three levels (nearest, one nearer to 0, and 0) the cheapest in error and bits is taken.
+    """
+    rows, columns = weight.shape
+    levels = np.zeros((rows, columns))
+    for i in range(rows):
+        rest = weight[i].copy()
+        for j in range(columns):
+            exact = rest[j] / size
+            curvature = g[i] * importance[j] * size**2
+            nearest = np.rint(exact)
+            best, least = 0.0, np.inf
+            for level in (nearest, nearest - np.sign(nearest), 0.0):
+                bits = costs[j, min(int(abs(level)), costs.shape[1] - 1)]
+                cost = curvature * (level - exact) ** 2 + price * bits
+                if cost < least:
+                    best, least = level, cost
+            levels[i, j] = best
+            error = (rest[j] - best * size) / upper[j, j]
+            if error != 0:
+                for k in range(j + 1, columns):
+                    rest[k] -= error * upper[j, k]
     return levels
 
 
-def _cheapest(exact: Tensor, curvature: Tensor, price: float, costs: Tensor) -> Tensor:
+def _cheapest(exact: Tensor, price: float, costs: Tensor) -> Tensor:
     """Return of three levels (nearest, one nearer to 0, and 0) the cheapest in error and bits."""
     nearest = exact.round()
     tried = torch.stack([nearest, nearest - nearest.sign(), torch.zeros_like(nearest)])
-    bits = costs[tried.abs().clamp(max=_LEVELS - 1).long()]
-    best = (curvature * (tried - exact) ** 2 + price * bits).argmin(0)
+    column = torch.arange(exact.shape[1], device=exact.device)
+    bits = costs[column, tried.abs().clamp(max=_LEVELS - 1).long()]
+    best = ((tried - exact) ** 2 + price * bits).argmin(0)
     return tried.gather(0, best[None])[0]
 
 
@@ -311,11 +329,6 @@ def _rounded_half(exact: Tensor) -> Tensor:
 def _plain(exact: Tensor, trade: float) -> Tensor:
     """Return levels where nothing is known of the inputs."""
     levels = _rounded_half(exact)
-    one = torch.ones(len(exact)).to(exact)
     for _ in range(2):
-        costs = _costs(levels)
-        levels = torch.stack(
-            [_cheapest(exact[:, j], one, trade * _SLOPE, costs[j]) for j in range(exact.shape[1])],
-            1,
-        )
+        levels = _cheapest(exact, trade * _SLOPE, _costs(levels))
     return levels.long()

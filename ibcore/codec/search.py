@@ -14,6 +14,7 @@ from ibcore.codec.container import State, coded_sizes, save
 from ibcore.codec.quantise import quantise
 from ibcore.codec.tensors import Steps
 from ibcore.layers import uncompiled
+from ibcore.tolerated import HangsOnRoundingError
 
 _FINEST, _COARSEST = -16.0, 4.0  # log₂ of the step
 _TRADES = (0.3, 0.15)
@@ -49,6 +50,7 @@ def compress(
     *args: Any,
     lost: float = LOST,
     calibration: Tensor | None = None,
+    chosen: Tensor | None = None,
     batch_size: int | None = 4096,
     progress: bool = False,
 ) -> Compressed:
@@ -67,11 +69,12 @@ def compress(
         args: further inputs of the model, passed whole with every batch.
         lost: accuracy on these samples that may be lost, a share.
         calibration: inputs for `quantise`, best some that it was trained on; None: there are none.
+        chosen: indices of the samples whose answers count; None takes all.
         batch_size: samples a pass; None takes all at once, as a graph needs it.
         progress: whether to draw a progress bar.
     Raises:
-        ValueError: no share to lose, labels that are not one a sample, weights that are not finite,
-            or an answer that loses more by steps of 2⁻¹⁶.
+        HangsOnRoundingError: the answer loses more by steps of 2⁻¹⁶.
+        ValueError: no share to lose, labels that are not one a sample, weights that are not finite.
     Source: this study.
     """
     check_lost(lost, x, y)
@@ -83,7 +86,7 @@ def compress(
         def answer(*inputs: Any) -> Any:
             return functional_call(model, weights, inputs)
 
-        return accuracy_of(model, answer, x, y, None, batch_size, *args)
+        return accuracy_of(model, answer, x, y, chosen, batch_size, *args)
 
     before = accuracy(model.state_dict())
     search = _Search(lambda state: accuracy(state) >= before - lost - 1e-12)
@@ -96,7 +99,7 @@ def compress(
 
         _search(tried, search, [n for n, w in model.state_dict().items() if w.ndim > 1])
     if search.best is None:
-        raise ValueError(
+        raise HangsOnRoundingError(
             f"the answer loses more than lost={lost} by steps of 2^{_FINEST:g}: it hangs on "
             "rounding, or `lost` is too small for these samples; `save` loses nothing"
         )
