@@ -8,10 +8,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ibcore import codec
-from ibcore.codec import Steps
+from ibcore.codec import Steps, rounding
 from ibcore.codec.__main__ import main
 from ibcore.data import Dataset
 from ibcore.models import FullyConnected
+from ibcore.tolerated import HangsOnRoundingError
 from ibcore.training import fit
 
 
@@ -193,3 +194,46 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     codec.save({"w": torch.zeros(3)}, tmp_path / "net.ibc")
     assert main(["unpack", str(tmp_path / "net.ibc"), str(tmp_path / "out.txt")]) == 1
     assert "must end in .pt or .safetensors" in capsys.readouterr().err
+
+
+def test_only_the_chosen_answers_count(trained):
+    model, x, y = trained
+    chosen = torch.arange(0, 800, 2)
+    wrong = (y + 1) % 8
+    wrong[chosen] = y[chosen]
+    found = codec.compress(model, None, x, wrong, lost=0.02, chosen=chosen)
+    alone = codec.compress(model, None, x[chosen], y[chosen], lost=0.02)
+    assert (found.size, found.before) == (alone.size, alone.before)
+
+
+def test_an_answer_that_hangs_on_rounding_is_an_error_of_its_own(trained):
+    model, x, _ = trained
+    layer = nn.Linear(64, 8, bias=False).double()
+    with torch.no_grad():  # classes that differ by less than the finest step
+        layer.weight.copy_(1 + 1e-9 * model.linear2.weight)
+        z = model.relu1(model.linear1(x)).double()
+        right = layer(z).argmax(1)
+    assert len(right.unique()) > 1
+    with pytest.raises(HangsOnRoundingError, match="`save` loses nothing"):
+        codec.compress(layer, None, z, right, lost=0.0)
+
+
+def test_compiled_rounding_takes_the_level_that_the_plain_one_takes():
+    generator = torch.Generator().manual_seed(1)
+    exact = 3 * torch.randn(7, 11, generator=generator, dtype=torch.float64)
+    costs = rounding._costs(exact.round())
+    one = torch.ones(11, dtype=torch.float64)
+    arrays = [w.numpy() for w in (exact, torch.eye(11, dtype=torch.float64), one, one[:7])]
+    found = rounding._columns(*arrays, 1.0, 0.2, costs.numpy())
+    assert torch.from_numpy(found).equal(rounding._cheapest(exact, 0.2, costs))
+
+
+def test_errors_of_a_column_are_made_good_in_the_next():
+    upper = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)  # both inputs alike
+    weight = torch.tensor([[0.4, 0.4]], dtype=torch.float64)
+    ones, free = torch.ones(2, dtype=torch.float64), torch.zeros(2, 48, dtype=torch.float64)
+    arrays = [w.numpy() for w in (weight, upper, ones, ones[:1])]
+    # 0.4 becomes 0; what is missing makes the next 0.4 - 0.4 = 0
+    assert rounding._columns(*arrays, 1.0, 0.0, free.numpy()).tolist() == [[0.0, 0.0]]
+    upper[0, 1] = -1.0
+    assert rounding._columns(*arrays, 1.0, 0.0, free.numpy()).tolist() == [[0.0, 1.0]]

@@ -7,23 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
 from ibcore.checks import stream
-from ibcore.codec import mixing
+from ibcore.codec.rounding import float_step, plain, second_order
 from ibcore.codec.tensors import Steps
 from ibcore.hooks import _evaluation
 from ibcore.layers import uncompiled
 
 PRECISE = 1 / 64  # step of biases, by their root mean square
-_DAMP = 0.003  # of the mean curvature, added to each
 _VECTORS = 1 << 16  # inputs that moments are taken of
 _SLOPES = 256  # samples that gradients are taken of
-_LEVELS = 48  # magnitudes whose cost is told apart
-_SLOPE = math.log(2) / 6  # d(step²/12) a bit: at fine steps, what a bit saves in squared steps
 _Layer = nn.Linear | nn.Conv2d
 
 
@@ -100,7 +96,7 @@ def _by_inputs(
             return
         mean, moments = _moments(module, z)
         weight = module.weight.flatten(1).double()
-        levels, size = _second_order(weight, moments, curves[name], sizes[name], trade)
+        levels, size = second_order(weight, moments, curves[name], sizes[name], trade)
         found[name] = Steps(levels.reshape(module.weight.shape), size, module.weight.dtype)
         module.weight.copy_(found[name].values())
         if module.bias is not None:
@@ -119,14 +115,10 @@ def _alone(name: str, tensor: Tensor, step: float, trade: float, precise: float)
         return tensor
     _check_finite(name, tensor)
     rms = float(tensor.double().square().mean().sqrt())
-    size = _step((precise if is_bias else step) * rms)
+    size = float_step((precise if is_bias else step) * rms)
     exact = tensor.double() / size
-    levels = exact.round().long() if is_bias else _plain(exact.flatten(1), trade)
+    levels = exact.round().long() if is_bias else plain(exact.flatten(1), trade)
     return Steps(levels.reshape(tensor.shape), size, tensor.dtype)
-
-
-def _step(size: float) -> float:
-    return float(np.float32(max(size, 1e-30)))
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
@@ -241,94 +233,3 @@ def _row_sensitivity(module: _Layer, x: Tensor, slope: Tensor) -> Tensor:
         norm += float(rows.square().sum()) / rows.shape[1]
     g = total / max(norm, 1e-300)
     return g.clamp(min=float(g.mean()) * 1e-3) if g.any() else torch.ones_like(g)
-
-
-# Rounding
-
-
-def _second_order(
-    weight: Tensor, moments: Tensor, g: Tensor, step: float, trade: float
-) -> tuple[Tensor, float]:
-    """Return the levels of a matrix, shape (units, inputs), and their step."""
-    diagonal = moments.diagonal()
-    idle = diagonal == 0  # inputs that are always 0
-    moments = moments + torch.diag(_DAMP * diagonal.mean() + idle.double())
-    upper = torch.linalg.cholesky(torch.linalg.inv(moments), upper=True)
-    importance = upper.diagonal() ** -2  # curvature along a column, the later ones adapting
-    importance = torch.where(idle, 0.0, importance)
-    mean = float(importance[~idle].mean()) if not idle.all() else 1.0
-    size = _step(step / math.sqrt(mean * float(g.mean())))
-    price = trade * _SLOPE * step**2
-    levels = _rounded_half(weight / size)
-    arrays = [w.cpu().contiguous().numpy() for w in (weight, upper, importance, g)]
-    for _ in range(2):
-        costs = _costs(levels).cpu().contiguous().numpy()
-        rounded = _columns(*arrays, size, price, costs)  # type: ignore[call-arg]
-        levels = torch.from_numpy(rounded).to(weight)
-    return levels.long(), size
-
-
-@mixing.njit(cache=True)  # type: ignore[attr-defined]
-def _columns(weight, upper, importance, g, size, price, costs):  # type: ignore[no-untyped-def]
-    """Return levels, rounded column by column, each error made good in those to come.
-
-    Of three levels (nearest, one nearer to 0, and 0) the cheapest in error and bits is taken.
-    """
-    rows, columns = weight.shape
-    levels = np.zeros((rows, columns))
-    for i in range(rows):
-        rest = weight[i].copy()
-        for j in range(columns):
-            exact = rest[j] / size
-            curvature = g[i] * importance[j] * size**2
-            nearest = np.rint(exact)
-            best, least = 0.0, np.inf
-            for level in (nearest, nearest - np.sign(nearest), 0.0):
-                bits = costs[j, min(int(abs(level)), costs.shape[1] - 1)]
-                cost = curvature * (level - exact) ** 2 + price * bits
-                if cost < least:
-                    best, least = level, cost
-            levels[i, j] = best
-            error = (rest[j] - best * size) / upper[j, j]
-            if error != 0:
-                for k in range(j + 1, columns):
-                    rest[k] -= error * upper[j, k]
-    return levels
-
-
-def _cheapest(exact: Tensor, price: float, costs: Tensor) -> Tensor:
-    """Return of three levels (nearest, one nearer to 0, and 0) the cheapest in error and bits."""
-    nearest = exact.round()
-    tried = torch.stack([nearest, nearest - nearest.sign(), torch.zeros_like(nearest)])
-    column = torch.arange(exact.shape[1], device=exact.device)
-    bits = costs[column, tried.abs().clamp(max=_LEVELS - 1).long()]
-    best = ((tried - exact) ** 2 + price * bits).argmin(0)
-    return tried.gather(0, best[None])[0]
-
-
-def _costs(levels: Tensor) -> Tensor:
-    """Return bits of each magnitude in each column, (columns, `_LEVELS`), among columns alike."""
-    busy = levels.abs().mean(0)
-    group = (busy.clamp(min=2**-7).log2() * 2 + 14).round().long().clamp(0, 31)
-    sizes = levels.abs().clamp(max=_LEVELS - 1).long()
-    counts = torch.zeros(32, _LEVELS, dtype=torch.float64, device=levels.device)
-    index = group[None].expand_as(sizes)
-    counts.index_put_((index.reshape(-1), sizes.reshape(-1)), torch.ones(()).to(counts), True)
-    overall = counts.sum(0) + 2.0 ** -torch.arange(1, _LEVELS + 1).to(counts)
-    counts += 8 * overall / overall.sum()
-    bits = -(counts / counts.sum(1, keepdim=True)).log2()
-    bits[:, 1:] += 1  # the sign
-    return bits[group]
-
-
-def _rounded_half(exact: Tensor) -> Tensor:
-    """Return levels that err towards 0, as the cheapest will."""
-    return exact.sign() * (exact.abs() + 0.3).floor()
-
-
-def _plain(exact: Tensor, trade: float) -> Tensor:
-    """Return levels where nothing is known of the inputs."""
-    levels = _rounded_half(exact)
-    for _ in range(2):
-        levels = _cheapest(exact, trade * _SLOPE, _costs(levels))
-    return levels.long()
