@@ -11,6 +11,7 @@ from scipy import stats
 Measured = Mapping[str, pd.DataFrame]
 ERRORS = {"784-300-100-10": 0.019, "LeNet-5": 0.010}  # test errors that files are published at
 BEST = "by inputs and cost"
+KNOWN = 0.99  # of the labels, at least, that a file has to give back to be counted
 LEARNED = 0.95  # of the training samples, from where on a course is looked at
 
 
@@ -66,7 +67,7 @@ def by_technique(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _each_run(series: pd.Series) -> pd.Series:
-    """Return by run the geometric mean over kinds."""
+    """Return by run the geometric mean over the kinds of networks that have a value."""
     groups = np.log(series).groupby("run")
     return pd.Series({run: math.exp(float(held.mean())) for run, held in groups})
 
@@ -87,7 +88,7 @@ def _tickets(tickets: pd.DataFrame) -> pd.Series:
 
 
 def _of_sizes(sizes: pd.DataFrame) -> dict[str, pd.Series]:
-    bits = sizes.assign(file=8 * sizes["bytes"], entropy=8 * sizes["entropy_bytes"])
+    bits = sizes.assign(file=8 * sizes["bytes"])
     return {
         "grows": _by_kind(bits, lambda rows: slope(rows["parameters"], rows["file"])),
         "prunable": _by_kind(bits, lambda rows: spearman(rows["parameters"], rows["prunable"])),
@@ -196,7 +197,10 @@ def last_layer(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_labels(learned: pd.DataFrame) -> dict[str, pd.Series]:
-    bits = learned.assign(file=8 * learned["bytes"])
+    """Return what labels cost, of the files that know them: what was not learned costs nothing."""
+    bits = learned[learned["choose_accuracy"] >= KNOWN].assign(file=8 * learned["bytes"])
+    if set(bits["labels"]) != {"true", "random"}:
+        return {}
     least = bits.groupby(["samples", "labels", "run"], as_index=False)[["file", "needed"]].min()
     both = least.pivot_table(index=["samples", "run"], columns="labels", values="file")
     found = {
