@@ -6,9 +6,7 @@ benchmarks/nncodec_marks.py says, and are read from build/codec/nncodec.csv wher
 """
 
 import functools
-import importlib.util
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +18,11 @@ from benchmarks.measure import row, seconds
 from benchmarks.nets import EPOCHS, NETS
 from ibcore import codec
 from ibcore.codec import mixing
-from ibcore.codec.__main__ import general
 from ibcore.codec.tensors import Steps, columns_of
 from ibcore.data import DataUnavailableError, load
+from study.compression import COMPRESSORS
 
 FOLDER = Path("build/codec")
-BROTLI = "brotli==1.2.0"
 
 
 def trained(name: str) -> nn.Module:
@@ -77,7 +74,7 @@ def bench_lossless(name: str, state: dict[str, Tensor]) -> None:
             w.reshape(-1).view(torch.uint8).reshape(-1, dtype.itemsize) for w in weights.values()
         )
         plain = b"".join(p.T.contiguous().numpy().tobytes() for p in planes)
-        others = {n: len(press(plain)) for n, press in compressors().items()}
+        others = {n: len(press(plain)) for n, press in COMPRESSORS.items()}
         best = min(others, key=lambda n: others[n])
         ratio = len(data) / others[best]
         row(f"{name}, {kind} without loss, by {best} regrouped ({len(plain) / len(data):.3f}×)",
@@ -92,16 +89,6 @@ def bench_speed(name: str, weights: dict[str, Tensor], data: bytes, size: int) -
     reading = size / seconds(lambda: codec.unpack(data), 3) / 1e6
     row(f"  {name}, written, MB/s", f"{writing:.1f}", ">= 5", writing >= 5)
     row(f"  {name}, read, MB/s", f"{reading:.1f}", ">= 20", reading >= 20)
-
-
-def compressors() -> dict[str, Callable[[bytes], bytes]]:
-    """Return general compressors, brotli where it is installed."""
-    if not importlib.util.find_spec("brotli"):
-        row("  with brotli", f"pip install {BROTLI}", "", False)
-        return general()
-    import brotli
-
-    return {**general(), "brotli-11": lambda data: bytes(brotli.compress(data, quality=11))}
 
 
 def bench_coder(name: str) -> None:

@@ -1,7 +1,6 @@
 """Chapter 10: how small trained networks can be written, and what their files' sizes say."""
 
 import itertools
-import lzma
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -11,30 +10,29 @@ from typing import Any
 import brotli
 import pandas as pd
 import torch
-import zstandard
 from torch import Tensor, nn
 
 from ibcore.capacity import memory_capacity, prequential_by_rehearsal
 from ibcore.checks import stream
 from ibcore.codec import coded_sizes, pack, quantise
+from ibcore.codec.__main__ import general
 from ibcore.data import Dataset, load
 from ibcore.discrete import label_entropy
 from ibcore.estimators.adaptive import AdaptiveBinning
 from ibcore.hooks import ActivationTracker
 from ibcore.models import FullyConnected, _draw_weights
-from ibcore.training import fit, snapshot_epochs
+from ibcore.training import snapshot_epochs
 from study import shrinking
+from study.capacity import LEDGER, SHAPES
 from study.measures import Tables, facts, float_type, placed
 from study.shrinking import TECHNIQUES, Small, Task, measured, task_of
-from study.sizes import CORA_SHARE, KINDS, SCORES, TRAINING, data_of, epochs_of
+from study.sizes import CORA_SHARE, KINDS, TRAINING, data_of, epochs_of, trained
 
 MAY_BE_EMPTY = frozenset({"parts", "kinds", "techniques"})
 MAY_BE_ZERO: frozenset[str] = frozenset()
 MAY_REPEAT: frozenset[str] = frozenset()
 ESTIMATORS: frozenset[str] = frozenset()
 PARTS = ("techniques", "sizes", "course", "learned", "marks")
-SHAPES = ((4,), (16,), (64,), (256,), (16, 16), (64, 64), (256, 256), (64, 64, 64))
-SIZED = ("bits, fully connected", "names, fully connected", "MNIST, fully connected", "Cora, graph")
 WITHOUT = {  # techniques that layers of a kind have no form for
     "gcn": ("by inputs and cost", "low rank"),
     "rnn": ("low rank",),
@@ -108,7 +106,7 @@ def jobs(settings: Settings) -> dict[str, dict[str, Any]]:
 
     techniques = s.techniques or tuple(TECHNIQUES)
     add("techniques", chosen(KINDS), s.runs, techniques=techniques, **shared)
-    add("sizes", chosen(SIZED), s.size_runs, **shared)
+    add("sizes", chosen(LEDGER), s.size_runs, **shared)
     course = {"epochs": s.course_epochs, "snapshots": s.snapshots}
     add("course", ("tanh", "relu"), s.course_runs, lost=s.lost, dtype=s.dtype, **course)
     learned = {"source": s.source, "epochs": s.learned_epochs, "lost": s.lost, "dtype": s.dtype}
@@ -240,8 +238,7 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "int8": _eight_bits,
 }
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "zstd-19": zstandard.ZstdCompressor(19).compress,
-    "xz-9": lambda data: lzma.compress(data, preset=9),
+    **general(),
     "brotli-11": lambda data: bytes(brotli.compress(data, quality=11)),
 }
 
@@ -256,14 +253,13 @@ def _sizes(a: Mapping[str, Any]) -> Tables:
     learn = TRAINING[name]
     code = _prequential(ds, learn["learning_rate"], a["seed"])
     for shape in SHAPES:
-        task = task_of(net, ds, shape, a["seed"], epochs_of(name, a), learn, a["lost"])
-        model = task.fresh()
-        history = fit(
-            model, task.ds, epochs=task.epochs, seed=task.seed, snapshots=[task.epochs],
-            progress=False, **learn,
-        )  # fmt: skip
-        scores = {column: float(history.table[column].iloc[-1]) for column in SCORES}
+        epochs = epochs_of(name, a)
+        model, scores = trained(net, ds, shape, a["seed"], epochs, learn)
+        task = task_of(net, ds, shape, a["seed"], epochs, learn, a["lost"])
         small = shrinking.coded(task, model, model, task.inputs())
+        held = math.nan  # the rules don't speak of graphs
+        if not task.graph:
+            held = float(memory_capacity(model, ds.x[:1])["bits"].sum())
         rows.append(
             {
                 "shape": "-".join(map(str, shape)),
@@ -273,15 +269,11 @@ def _sizes(a: Mapping[str, Any]) -> Tables:
                 "prunable": shrinking.prunable(task, model),
                 "labels": labels,
                 "learned": labels - len(y) * scores["train_loss"],
-                "held": math.nan if task.graph else _held(model, ds),
+                "held": held,
                 "prequential": code,
             }
         )
     return {"sizes": pd.DataFrame(rows).assign(kind=a["name"], run=a["seed"])}
-
-
-def _held(model: nn.Module, ds: Dataset) -> float:
-    return float(memory_capacity(model, ds.x[:1])["bits"].sum())
 
 
 def _prequential(ds: Dataset, rate: float, seed: int) -> float:

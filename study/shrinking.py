@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,8 +167,19 @@ def as_it_is(task: Task, model: nn.Module) -> Small:
 
 
 def nearest(task: Task, model: nn.Module) -> Small:
-    """Round to the nearest multiple of a step, by the root mean square of each tensor."""
-    return _coarsest(task, model, lambda size: quantise(model, size, trade=0.0))
+    """Round to the nearest multiple of a step, by the root mean square of each tensor.
+
+    The coarsest step that loses little enough is searched by halving.
+    """
+    low, high, best = _FINEST, _COARSEST, as_it_is(task, model)
+    least = _least(task, model)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        state = quantise(model, 2.0**middle, trade=0.0)
+        small = Small(with_weights(model, state), state)
+        enough = task.accuracy(small.model, task.choose) >= least
+        low, high, best = (middle, high, small) if enough else (low, middle, best)
+    return best
 
 
 def k_means(task: Task, model: nn.Module) -> Small:
@@ -210,18 +221,6 @@ def _least(task: Task, before: nn.Module) -> float:
     return task.accuracy(before, task.choose) - task.lost - 1e-12
 
 
-def _coarsest(task: Task, model: nn.Module, rounded: Callable[[float], State]) -> Small:
-    """Return the coarsest rounding that loses little enough, by halving."""
-    low, high, best = _FINEST, _COARSEST, as_it_is(task, model)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        state = rounded(2.0**middle)
-        small = Small(with_weights(model, state), state)
-        enough = task.accuracy(small.model, task.choose) >= _least(task, model)
-        low, high, best = (middle, high, small) if enough else (low, middle, best)
-    return best
-
-
 def _clustered(model: nn.Module, many: int, seed: int) -> tuple[State, State]:
     """Return indices and means, and the weights that come back of them.
 
@@ -252,12 +251,7 @@ def _clustered(model: nn.Module, many: int, seed: int) -> tuple[State, State]:
 
 def pruned_at_once(task: Task, model: nn.Module) -> Small:
     """Put the smallest weights of all layers to 0, and train no more."""
-    return _coded_last(task, model, _cut_at_once(task, model))
-
-
-def _cut_at_once(task: Task, model: nn.Module) -> Iterator[nn.Module]:
-    for share in SHARES:
-        yield _masked(copy.deepcopy(model), masks(model, share))
+    return _coded_last(task, model, (_cut(model, share) for share in SHARES))
 
 
 def prunable(task: Task, model: nn.Module) -> float:
@@ -265,8 +259,7 @@ def prunable(task: Task, model: nn.Module) -> float:
     least, low, high = _least(task, model), 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        cut = _masked(copy.deepcopy(model), masks(model, middle))
-        enough = task.accuracy(cut, task.choose) >= least
+        enough = task.accuracy(_cut(model, middle), task.choose) >= least
         low, high = (middle, high) if enough else (low, middle)
     return low
 
@@ -293,7 +286,7 @@ def drawn_anew(task: Task, model: nn.Module) -> Small:
     return _coded_last(task, model, rewound(task, model, task.seed + ANEW).values())
 
 
-@cache
+@lru_cache(maxsize=2)  # of one task: both starts, which a table and two techniques look at
 def rewound(task: Task, model: nn.Module, seed: int) -> dict[float, nn.Module]:
     """Return networks with ever fewer weights, trained from the start that a seed draws."""
     found = {}
@@ -331,12 +324,13 @@ def train_masked(task: Task, model: nn.Module, kept: Mapping[str, Tensor], epoch
         prune.remove(module, name)
 
 
-def _masked(model: nn.Module, kept: Mapping[str, Tensor]) -> nn.Module:
+def _cut(model: nn.Module, share: float) -> nn.Module:
+    """Return a copy whose smallest share of weights is 0."""
+    kept, out = masks(model, share), copy.deepcopy(model)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name in kept:
-                weight.mul_(kept[name])
-    return model
+        for name, mask in kept.items():
+            out.get_parameter(name).mul_(mask)
+    return out
 
 
 def low_rank(task: Task, model: nn.Module) -> Small:
@@ -347,11 +341,11 @@ def low_rank(task: Task, model: nn.Module) -> Small:
 def factored(model: nn.Module, energy: float) -> nn.Module:
     """Return a copy whose layers keep a share of their squared singular values in two thin ones.
 
-    Layers that would have no fewer weights stay as they are.
+    Layers inside others, in groups, or that would have no fewer weights stay as they are.
     """
     out = copy.deepcopy(model)
     for name, module in list(out.named_children()):
-        if not isinstance(module, nn.Linear | nn.Conv2d):
+        if not isinstance(module, nn.Linear | nn.Conv2d) or getattr(module, "groups", 1) > 1:
             continue
         u, s, v = torch.linalg.svd(module.weight.detach().flatten(1).double(), full_matrices=False)
         held = s.square().cumsum(0) / s.square().sum()
@@ -373,7 +367,8 @@ def _in_two(module: nn.Linear | nn.Conv2d, first: Tensor, second: Tensor) -> nn.
         wide = nn.Linear(rank, module.out_features)
         shapes = (first.shape, second.shape)
     else:
-        options: dict[str, Any] = {"stride": module.stride, "padding": module.padding}
+        names = ("stride", "padding", "dilation", "padding_mode")
+        options: dict[str, Any] = {name: getattr(module, name) for name in names}
         size: Any = module.kernel_size
         thin = nn.Conv2d(module.in_channels, rank, size, bias=False, **options)
         wide = nn.Conv2d(rank, module.out_channels, 1)
@@ -466,7 +461,7 @@ def penalised(task: Task, model: nn.Module) -> Small:
 
 
 def smallest(task: Task, model: nn.Module, tried: Iterable[Small]) -> Small:
-    """Return the smallest file of those that lose little enough, and the lossless one."""
+    """Return the smallest file of those that lose little enough, or the lossless one."""
     least = _least(task, model)
     good = [small for small in tried if task.accuracy(small.model, task.choose) >= least]
     return min([as_it_is(task, model), *good], key=lambda small: len(pack(small.state)))
