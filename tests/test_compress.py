@@ -210,7 +210,7 @@ def test_an_answer_that_hangs_on_rounding_is_an_error_of_its_own(trained):
     model, x, _ = trained
     layer = nn.Linear(64, 8, bias=False).double()
     with torch.no_grad():  # classes that differ by less than the finest step
-        layer.weight.copy_(1 + 1e-9 * model.linear2.weight)
+        layer.weight.copy_(1 + 1e-9 * model.linear2.weight.double())
         z = model.relu1(model.linear1(x)).double()
         right = layer(z).argmax(1)
     assert len(right.unique()) > 1
