@@ -43,9 +43,9 @@ TRAINED = ("Mine", "Nwj", "InfoNCE", "Smile")  # critics: a step more or less at
 TRAINED_BITS = 0.1
 # Tolerated noise is searched for. With few samples a change in the last digit of the weights can
 # lead the search to another set of directions with nearly the same rate: 0.17 bits at N = 256,
-# where torch's plainest kernels trained the network.
-SEARCHED = {"rate", "i_xz", "before", "after"}
-SEARCHED_BITS = 0.2
+# where torch's plainest kernels trained the network. What the noise leaves of the labels moves with
+# it: I(X;T) by 0.14 and I(T;Y) by 0.05 bits at N = 200, on a processor without AVX-512.
+SEARCHED = {"rate": 0.2, "i_xz": 0.2, "before": 0.2, "after": 0.2, "i_zy": 0.1}  # bits
 
 
 def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +78,7 @@ def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
         if str(column).startswith("i_"):
             allowed = np.where(loose, TRAINED_BITS + allowed, allowed)
         if column in SEARCHED:
-            allowed = np.where(searched, SEARCHED_BITS + allowed, allowed)
+            allowed = np.where(searched, SEARCHED[str(column)] + allowed, allowed)
         gap = (a - b).abs().to_numpy()
         same = (a.isna() & b.isna()).to_numpy() | (a == b).to_numpy()
         gap = np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))
