@@ -11,6 +11,7 @@ from scipy import stats
 Measured = Mapping[str, pd.DataFrame]
 ERRORS = {"784-300-100-10": 0.019, "LeNet-5": 0.010}  # test errors that files are published at
 BEST = "by inputs and cost"
+PLAIN = "by the cost of bits"  # the best rounding where a layer has no form for inputs
 KNOWN = 0.99  # of the labels, at least, that a file has to give back to be counted
 LEARNED = 0.95  # of the training samples, from where on a course is looked at
 
@@ -39,7 +40,7 @@ def values(t: Measured) -> dict[str, pd.Series]:
 
 
 RATIOS = {
-    "inputs": (BEST, "by the cost of bits"),
+    "inputs": (BEST, PLAIN),
     "gradual": ("pruned gradually", BEST),
     "penalty": ("penalised", BEST),
     "means": ("k-means", "nearest"),
@@ -66,6 +67,26 @@ def by_technique(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return found
 
 
+def with_halvings(techniques: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with how often the file was halved: a unit is a factor of two.
+
+    memory: bytes of the network as it was, in float32; halvings: from there to the file; beyond:
+    from the file of the same network rounded alone, NaN where that is missing.
+    """
+    keys = ["kind", "run"]
+    whole = techniques[techniques["technique"] == "as it is"].set_index(keys)["parameters"]
+    memory = 4 * techniques[keys].merge(whole.reset_index(), on=keys, how="left")["parameters"]
+    each = by_technique(techniques, "bytes")
+    rounding = each.reindex(columns=[BEST, PLAIN]).bfill(axis=1)[BEST].rename("rounding")
+    beside = techniques[keys].merge(rounding.reset_index(), on=keys, how="left")["rounding"]
+    size = techniques["bytes"].to_numpy()
+    return techniques.assign(
+        memory=memory.to_numpy(),
+        halvings=np.log2(memory.to_numpy() / size),
+        beyond=np.log2(beside.to_numpy() / size),
+    )
+
+
 def _each_run(series: pd.Series) -> pd.Series:
     """Return by run the geometric mean over the kinds of networks that have a value."""
     groups = np.log(series).groupby("run")
@@ -82,17 +103,21 @@ def lossless(general: pd.DataFrame) -> pd.DataFrame:
 
 def _tickets(tickets: pd.DataFrame) -> pd.Series:
     """Return by run the accuracy that the rewound start has over another, mean over all else."""
-    mean = tickets.pivot_table(index=["kind", "share", "run"], columns="start")["test_accuracy"]
+    mean = tickets.pivot_table("test_accuracy", ["kind", "share", "run"], "start")
     gains: pd.Series = (mean["rewound"] - mean["drawn anew"]).groupby("run").mean()
     return gains
 
 
 def _of_sizes(sizes: pd.DataFrame) -> dict[str, pd.Series]:
     bits = sizes.assign(file=8 * sizes["bytes"])
+    bits["code"] = bits["file"] + bits["labels"] - bits["learned"]
     return {
         "grows": _by_kind(bits, lambda rows: slope(rows["parameters"], rows["file"])),
         "prunable": _by_kind(bits, lambda rows: spearman(rows["parameters"], rows["prunable"])),
         "below-labels": _by_kind(bits, lambda rows: float((rows["file"] / rows["labels"]).min())),
+        "below-labels-code": _by_kind(
+            bits, lambda rows: float((rows["code"] / rows["labels"]).min())
+        ),
         "prequential": _at_best(bits),
     }
 

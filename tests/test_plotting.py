@@ -440,6 +440,26 @@ def test_what_advice_costs_is_drawn_beside_what_may_be_lost():
     assert [text.get_text() for text in figure.legends[0].texts] == ["none", "less"]
 
 
+def test_a_rate_is_the_geometric_mean_of_files_and_the_mean_of_accuracies():
+    rows = pd.DataFrame(
+        {
+            "series": ["nearest"] * 4 + ["priced"], "setting": [0.0, 0.0, 1.0, 1.0, 1.0],
+            "run": [0, 1, 0, 1, 0], "bytes": [1e4, 4e4, 1e3, 1e3, 500.0],
+            "accuracy": [0.9, 0.8, 0.5, 0.5, 0.7],
+        }
+    )  # fmt: skip
+    figure = plotting.rates({"a": rows, "b": rows}, lines={"a": 0.8})
+    first, second = figure.axes
+    found = [bars[0].get_xydata() for bars in first.containers]
+    assert found[0] == pytest.approx(np.array([[20.0, 0.85], [1.0, 0.5]]))  # kB
+    assert found[1] == pytest.approx(np.array([[0.5, 0.7]]))
+    assert set(first.get_lines()[-1].get_ydata()) == {0.8}
+    assert len(second.get_lines()) == len(first.get_lines()) - 1
+    assert [text.get_text() for text in figure.legends[0].texts] == ["nearest", "priced"]
+    with pytest.raises(ValueError, match="no rows"):
+        plotting.rates({"a": rows[:0]})
+
+
 def test_layers_are_drawn_from_the_first_with_what_is_used_and_needed():
     report = pd.DataFrame(
         {

@@ -101,9 +101,11 @@ def test_jobs_give_the_tables_that_claims_are_filled_from():
     jobs = compression.jobs(TINY)
     assert {key.split("-")[0] for key in jobs} == set(wanted)
     tables = stacked(compression.run(arguments) for arguments in jobs.values())
+    tables = {name: table.assign(job="a word") for name, table in tables.items()}  # as read
     found = coding.values(tables)
     assert set(found) <= set(read("compression")[0])
     assert {"fc-bytes", "lossless", "grows", "ticket"} <= set(found)
+    assert (found["below-labels-code"] > found["below-labels"]).all()
     assert (tables["sizes"]["whole"] > tables["sizes"]["bytes"]).all()
 
 
@@ -152,3 +154,18 @@ def test_a_slope_is_the_exponent():
     x = pd.Series([1.0, 2.0, 4.0])
     assert coding.slope(x, 3 * x**0.5) == pytest.approx(0.5)
     assert math.isnan(coding.spearman(x, pd.Series([1.0, 1.0, 1.0])))
+
+
+def test_a_halving_is_a_factor_of_two_from_float32_and_from_rounding_alone():
+    names = ["as it is", coding.PLAIN, coding.BEST, "narrower", "as it is", coding.PLAIN]
+    rows = pd.DataFrame(
+        {
+            "technique": names, "kind": ["a"] * 4 + ["graph"] * 2, "run": 0,
+            "parameters": [100, 100, 100, 20, 200, 200],
+            "bytes": [400.0, 200.0, 100.0, 25.0, 800.0, 50.0],
+        }
+    )  # fmt: skip
+    found = coding.with_halvings(rows)
+    assert found["memory"].tolist() == [400] * 4 + [800] * 2  # of the network as it was
+    assert found["halvings"].tolist() == [0, 1, 2, 4, 0, 4]
+    assert found["beyond"].tolist() == [-2, -1, 0, 2, -4, 0]  # without inputs: by cost alone

@@ -10,7 +10,7 @@ from ibcore.plotting.curves import (
     strips,
 )
 from ibcore.plotting.planes import information_plane, traces
-from ibcore.plotting.sizes import growth, trades
+from ibcore.plotting.sizes import growth, rates, trades
 from ibcore.plotting.style import STYLE
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "growth",
     "information_plane",
     "layers",
+    "rates",
     "sensitivity",
     "strips",
     "traces",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -85,5 +86,49 @@ def trades(panels: Mapping[str, pd.DataFrame], *, lost: float = 0.005, note: str
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
         }  # fmt: skip
         figure.legend(found.values(), found, loc="outside lower center", ncols=3)
+        finish(figure, note)
+    return figure
+
+
+def rates(
+    panels: Mapping[str, pd.DataFrame],
+    *,
+    lines: Mapping[str, float] | None = None,
+    columns: int = 3,
+    note: str = "",
+) -> Figure:
+    """Draw accuracy against the size of a file, a line a way to make it smaller.
+
+    A point is a setting: the geometric mean of its files and the mean of their accuracies over
+    seeds, with one deviation.
+
+    Args:
+        panels: title → columns series, setting, run, bytes, accuracy.
+        lines: title → accuracy that is to be kept, drawn as a dotted line.
+        columns: panels in a row.
+        note: shown above the panels.
+    """
+    names = list(dict.fromkeys(n for table in panels.values() for n in table["series"]))
+    with matplotlib.style.context(STYLE):
+        figure, axes = grid(panels.items(), columns, height=2.6, share_y=False)
+        for axis, (title, table) in zip(axes, panels.items(), strict=True):
+            for name, rows in table.groupby("series", sort=False):
+                number = names.index(str(name))
+                settings = rows.assign(log=np.log(rows["bytes"])).groupby("setting")
+                mean = settings[["log", "accuracy"]].mean()
+                axis.errorbar(
+                    np.exp(mean["log"]) / 1000, mean["accuracy"],
+                    yerr=settings["accuracy"].std(ddof=1).fillna(0.0), elinewidth=0.8,
+                    marker=MARKERS[number % len(MARKERS)], color=cycle_colour(number),
+                    linestyle=DASHES[number % len(DASHES)], markersize=3.6, label=str(name),
+                )  # fmt: skip
+            if title in (lines or {}):
+                axis.axhline((lines or {})[title], **LIMIT, linestyle=":")
+            axis.set(title=title, xlabel="file in kB", xscale="log")
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("")
+        for axis in axes[::columns]:
+            axis.set_ylabel("test accuracy")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         finish(figure, note)
     return figure
