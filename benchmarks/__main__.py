@@ -1,8 +1,9 @@
 """python -m benchmarks: what `make bench` runs."""
 
-from benchmarks import capacity, estimators, measure
+from benchmarks import capacity, codec, estimators, measure
 
 if __name__ == "__main__":
     measure.main()
     capacity.main()
     estimators.main()
+    codec.main()

@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from pipeline import explorer, gallery
+from pipeline import explorer, gallery, sizes
 from pipeline.pages import claims, data_page, figures, judged, values, verdicts
 from study import settings
 from study.jobs import MANIFEST, beside, read_set, swap
@@ -55,6 +55,7 @@ def assemble(notebooks: list[Path], target: Path, tables: Path, pages: Path = PA
     script = part / "extra" / "explorer" / "planes.js"
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(explorer.script(part / "tables"), encoding="utf-8")
+    script.with_name("sizes_data.js").write_text(sizes.script(part / "tables"), encoding="utf-8")
     for path in notebooks:
         copy = part / "notebooks" / path.name
         notebook = nbformat.read(copy, as_version=4)

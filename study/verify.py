@@ -26,6 +26,7 @@ TOLERANCES: Mapping[str, tuple[float, float, str]] = {
     "accuracy": (0.01, 0.0, "a sample in a hundred may lie on the edge of two classes"),
     "loss": (0.01, 0.02, "bits, as above"),
     "directions": (1.0, 0.0, "one may have as much noise as signal"),
+    "bytes": (8.0, 0.02, "a weight on the edge between two multiples is coded by either"),
     "": (0.01, 0.02, "what is shown has two decimals"),
 }
 # A long training amplifies the last digit: on another processor it takes another course from the
@@ -38,7 +39,16 @@ SHARE = 2.0
 # One network has no spread over seeds. Twice what `TOLERANCES` allow stand for all this: they were
 # set on short trainings.
 LONG = 2
-ASKED = {"share", "scale", "homophily", "factor", "truth"}  # floats that say what was asked
+ASKED = {
+    "share",
+    "scale",
+    "homophily",
+    "factor",
+    "truth",
+    "price",
+}  # floats that say what was asked
+# In names of columns whose whole numbers were measured: they are near, not equal.
+COUNTED = ("directions", "bytes", "whole", ", plain", ", regrouped", "weight file")
 TRAINED = ("Mine", "Nwj", "InfoNCE", "Smile")  # critics: a step more or less at their stop
 TRAINED_BITS = 0.1
 # Tolerated noise is searched for. With few samples a change in the last digit of the weights can
@@ -69,7 +79,7 @@ def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for column in old.columns:
         a, b = new[column].reset_index(drop=True), old[column].reset_index(drop=True)
-        if not (pd.api.types.is_float_dtype(b) or column == "directions"):
+        if not (pd.api.types.is_float_dtype(b) or _counted(column)):
             if list(a) != list(b):
                 raise ValueError(f"column {column!r} holds other values than the committed one")
             continue
@@ -87,6 +97,10 @@ def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
         typical = float(np.sqrt((gap**2).mean()))
         rows.append((column, gap.max(), typical, share.max()))
     return pd.DataFrame(rows, columns=["column", "largest", "typical", "share"])
+
+
+def _counted(column: Any) -> bool:
+    return any(word in str(column) for word in COUNTED)
 
 
 def tolerance(column: str) -> tuple[float, float, str]:
@@ -154,7 +168,8 @@ def over_spread(folder: Path, found: pd.DataFrame) -> pd.Series:
 def _spread(table: pd.DataFrame, column: str) -> float:
     """Return the standard deviation of a column over seeds; NaN where there is one seed."""
     given = [c for c in table if c in ASKED or not pd.api.types.is_float_dtype(table[c])]
-    keys = [c for c in given if c not in ("run", "job", "sha256", "directions", column)]
+    left_out = ("run", "job", "sha256", column)
+    keys = [c for c in given if c not in left_out and not _counted(c)]
     variances = (table.groupby(keys, sort=False)[column] if keys else table[[column]]).var()
     return float(np.sqrt(variances.mean()))  # mean leaves out NaN, the variance of one
 

@@ -126,11 +126,51 @@ def test_a_shared_address_is_found_again_and_an_unknown_one_is_named(visit):
     assert "bits" in reading(page)
 
 
-def test_without_its_data_the_explorer_says_how_to_make_them(browser, book):
+def sizes(visit, state="", **options):
+    page = visit(f"sizes.html{state and '#' + state}", **options)
+    page.wait_for_selector("#explorer[data-ready]")
+    return page
+
+
+def test_layers_and_files_are_read_by_keys_and_pointer(visit):
+    page = sizes(visit)
+    layers, files = page.locator("#explorer svg").all()
+    first = reading(page)
+    assert "the answer needs" in first
+    layers.press("ArrowDown")
+    assert reading(page) != first
+    assert reading(page, 1).startswith("nearest, step 2^-5")
+    files.press("ArrowRight")
+    assert reading(page, 1).startswith("nearest, step 2^-4")
+    files.press("ArrowUp")
+    assert "times smaller than in float32" in reading(page, 1)
+    assert "step" not in reading(page, 1)  # a technique
+    files.locator("circle.dot").first.hover()
+    assert reading(page, 1).startswith("nearest, step 2^-5")
+
+
+def test_every_network_has_its_layers_or_files_and_the_address_keeps_the_choice(visit):
+    page = sizes(visit)
+    for place, name in enumerate(("Layers", "Files")):
+        select = page.get_by_label(f"{name}, network")
+        for value in select.locator("option").all_inner_texts():
+            select.select_option(value)
+            assert "NaN" not in page.locator("#explorer svg").nth(place).inner_html()
+            assert "Mean of" in reading(page, place)
+    again = sizes(visit, page.evaluate("location.hash").lstrip("#"))
+    assert [reading(again, place) for place in (0, 1)] == [reading(page, p) for p in (0, 1)]
+    page = sizes(visit, "layers=none+of+them")
+    said = page.locator("#explorer-status").inner_text()
+    assert "names a network that is not here (none of them)" in said
+
+
+@pytest.mark.parametrize("name", ["explorer", "sizes"])
+def test_without_its_data_a_page_says_how_to_make_them(browser, book, name):
     context = browser.new_context()
     page = context.new_page()
-    page.route("**/planes.js", lambda route: route.abort())
-    page.goto(f"{book.as_uri()}/explorer.html")
+    data = {"explorer": "planes", "sizes": "sizes_data"}[name]
+    page.route(f"**/{data}.js", lambda route: route.abort())
+    page.goto(f"{book.as_uri()}/{name}.html")
     assert "make thesis" in page.locator("#explorer-status").inner_text()
     context.close()
 
@@ -175,7 +215,7 @@ def test_a_table_of_claims_is_sorted_by_its_headings(visit):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("name", ["explorer.html", "gallery.html"])
+@pytest.mark.parametrize("name", ["explorer.html", "sizes.html", "gallery.html"])
 def test_pages_are_labelled_legible_and_no_wider_than_the_screen(visit, name, scheme, width):
     page = visit(name, width=width, scheme=scheme)
     page.add_script_tag(path=str(files("axe_playwright_python") / "axe.min.js"))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import explorer, gallery
+from pipeline import explorer, gallery, sizes
 from study import settings
 from study.jobs import write_set
 
@@ -49,6 +49,57 @@ def test_a_plane_that_two_tables_hold_is_told_once_and_a_share_is_named(tmp_path
     ]), facts=pd.DataFrame({"source": ["blobs"]}))  # fmt: skip
     assert [plane["choices"][2] for plane in found["planes"]] == ["85 %", "5 %"]
     assert {plane["source"] for plane in found["planes"]} == {"blobs"}
+
+
+def layers(**columns):
+    """What `diagnose` found in one network of two layers, twice."""
+    table = pd.DataFrame(
+        {
+            "layer": ["a", "b"] * 2, "run": [1, 1, 2, 2], "units": [8, 4] * 2,
+            "directions": [4, 3] * 2, "needed": [2.0, 4.0, 3.0, 4.0], "width": [4, 8, 6, 8],
+            "confidence": [1.0, np.nan, 0.5, np.nan],
+            "verdict": ["over-sized", "bottleneck", "fine", "bottleneck"],
+        }
+    )  # fmt: skip
+    return table.assign(**columns)
+
+
+def test_layers_and_files_are_means_over_seeds_and_what_is_missing_is_named(tmp_path):
+    held = {
+        "layers": pd.concat([layers(kind="a net", case="ordinary"), layers(kind="b", case="wide")]),
+        "evidence": layers(shape="784-10"),
+        "facts": pd.DataFrame({"source": ["original", "blobs"]}),
+    }
+    write_set(tmp_path / "capacity", held, {"chapter": "capacity"})
+    text = sizes.script(tmp_path)
+    found = json.loads(text.removeprefix("var SIZES = JSON.parse('").removesuffix("');\n"))
+    assert [panel["name"] for panel in found["layers"]] == ["784-10", "a net"]  # none but these
+    assert {(panel["runs"], panel["source"]) for panel in found["layers"]} == {(2, "blobs")}
+    first, second = found["layers"][0]["layers"]
+    assert (first["needed"], first["width"], first["confidence"]) == (2.5, 5.0, 0.75)
+    assert first["verdict"] in ("over-sized", "fine")
+    assert (second["verdict"], second["confidence"]) == ("bottleneck", None)
+    assert found["files"] == []
+    assert found["missing"][0].startswith("files, which are those of 10_compression")
+
+
+def test_a_file_is_a_geometric_mean_beside_what_it_was(tmp_path):
+    rows = pd.DataFrame(
+        {
+            "kind": "a net", "technique": ["as it is"] * 2 + ["nearest"] * 2, "run": [1, 2] * 2,
+            "bytes": [4000.0, 4000.0, 100.0, 400.0], "parameters": 1000,
+            "before_test": [0.9, 0.8] * 2, "test_accuracy": [0.9, 0.8, 0.7, 0.8],
+        }
+    )  # fmt: skip
+    curve = rows.assign(rounding="nearest", step=[-1.0, -1.0, 0.0, 0.0])
+    held = {"techniques": rows, "curve": curve}
+    write_set(tmp_path / "compression", held, {"chapter": "compression"})
+    text = sizes.script(tmp_path)
+    found = json.loads(text.removeprefix("var SIZES = JSON.parse('").removesuffix("');\n"))
+    (panel,) = found["files"]
+    assert (panel["memory"], panel["before"], panel["runs"]) == (4.0, 0.85, 2)
+    assert panel["techniques"] == [["as it is", 4.0, 0.85], ["nearest", 0.2, 0.75]]
+    assert panel["lines"] == [{"name": "nearest", "points": [[-1.0, 4.0, 0.85], [0.0, 0.2, 0.75]]}]
 
 
 def test_a_damaged_table_is_named(tmp_path):

@@ -400,7 +400,8 @@ def test_a_book_is_laid_out_with_its_tables_and_without_old_notebooks(tmp_path):
     found = {str(p.relative_to(tmp_path / "book")) for p in (tmp_path / "book").rglob("*.*")}
     data = {"tables/claims.parquet", "tables/names/t.parquet", "tables/names/manifest.json"}
     written = {"intro.md", "figures.md", "gallery.md", "data.md", "notebooks/03_names.ipynb"}
-    assert found == written | data | {"extra/explorer/planes.js"}
+    scripts = {f"extra/explorer/{name}.js" for name in ("planes", "sizes_data")}
+    assert found == written | data | scripts
     page = (tmp_path / "book" / "data.md").read_text(encoding="utf-8")
     assert "{download}`t <tables/names/t.parquet>` | 1 |" in page
 

@@ -521,3 +521,15 @@ def test_a_command_line_is_answered_with_one_message(capsys, tmp_path):
         del os.environ["STUDY_JOBS"]
     assert "no tables in" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["p.yml"]
+
+
+def test_counts_of_bytes_may_be_near_and_are_no_keys_of_a_spread():
+    old = pd.DataFrame(
+        {"kind": ["a", "a"], "run": [1, 2], "bytes": [1000, 1100], "weight file": [2000, 2000]}
+    )
+    near = old.assign(bytes=[1015, 1100], **{"weight file": [2010, 2000]})
+    assert 0 < verify.differences(near, old)["share"].max() < 1
+    assert verify.differences(old.assign(bytes=[1100, 1100]), old)["share"].max() > 1
+    with pytest.raises(ValueError, match="other values"):  # a count that was asked for is equal
+        verify.differences(old.assign(run=[1, 3]), old)
+    assert verify._spread(old, "bytes") == pytest.approx(100 / np.sqrt(2))

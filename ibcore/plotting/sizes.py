@@ -125,6 +125,7 @@ def rates(
             if title in (lines or {}):
                 axis.axhline((lines or {})[title], **LIMIT, linestyle=":")
             axis.set(title=title, xlabel="file in kB", xscale="log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
         for axis in axes[::columns]:

@@ -1,7 +1,7 @@
 (function () {
   "use strict";
-  var SVG = "http://www.w3.org/2000/svg", NAMES = ["data", "network", "trained on", "estimator", "seed"];
-  var COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8a8a8a"];
+  var NAMES = ["data", "network", "trained on", "estimator", "seed"];
+  var COLOURS = IB.COLOURS, make = IB.make, draw = IB.draw;
   var W = 460, H = 340, LEFT = 54, BOTTOM = 50, TOP = 16, RIGHT = 14, MEAN = "mean";
   var root = document.getElementById("explorer"), status = document.getElementById("explorer-status");
   if (typeof PLANES === "undefined" || !PLANES.planes.length) {
@@ -12,21 +12,6 @@
   }
   var planes = PLANES.planes, said = PLANES.missing.length ? "Left out: " + PLANES.missing.join("; ") + ". " : "";
   var time = 1, timer = null;
-
-  function make(tag, parent, attributes, text) {
-    var found = document.createElement(tag);
-    Object.keys(attributes || {}).forEach(function (k) { found.setAttribute(k, attributes[k]); });
-    if (text) found.textContent = text;
-    parent.appendChild(found);
-    return found;
-  }
-  function draw(tag, parent, attributes, text) {
-    var found = document.createElementNS(SVG, tag);
-    Object.keys(attributes).forEach(function (k) { found.setAttribute(k, attributes[k]); });
-    if (text !== undefined) found.textContent = text;
-    parent.appendChild(found);
-    return found;
-  }
 
   function Panel(name, start) {
     this.name = name; this.choice = start.slice(); this.layer = 0;
@@ -169,7 +154,7 @@
     var state = new URLSearchParams();
     panels.forEach(function (panel) { state.set(panel.name, panel.choice.join("|")); });
     state.set("t", time.toFixed(4));
-    try { history.replaceState(null, "", "#" + state); } catch (error) { location.hash = String(state); }
+    IB.keep(state);
   }
   function setTime(value) {
     time = value; slider.value = String(Math.round(value * 1000));
