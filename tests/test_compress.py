@@ -10,6 +10,7 @@ from torch import nn
 from ibcore import codec
 from ibcore.codec import Steps, rounding
 from ibcore.codec.__main__ import main
+from ibcore.codec.quantise import _moments
 from ibcore.data import Dataset
 from ibcore.models import FullyConnected
 from ibcore.tolerated import HangsOnRoundingError
@@ -237,3 +238,23 @@ def test_errors_of_a_column_are_made_good_in_the_next():
     assert rounding._columns(*arrays, 1.0, 0.0, free.numpy()).tolist() == [[0.0, 0.0]]
     upper[0, 1] = -1.0
     assert rounding._columns(*arrays, 1.0, 0.0, free.numpy()).tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_inputs_that_never_change_can_be_rounded_by(seed):
+    draw = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(
+        nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 2)
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draw))
+        model[0].weight.zero_()  # as coarse steps leave it
+    x = torch.randint(0, 2, (3481, 12), generator=draw).float()
+    for size in (2.0**-6, 0.5, 8.0):
+        state = codec.quantise(model, size, x, trade=0.3)
+        assert set(state) == set(model.state_dict())
+    means = _moments(model[2], torch.tanh(model[0](x)).detach())
+    assert means[0] == pytest.approx(torch.tanh(model[0].bias.detach()).double())
+    assert torch.equal(means[1], means[1].T)
+    assert float(torch.linalg.eigvalsh(means[1]).min()) > -1e-12

@@ -156,15 +156,23 @@ def _vectors(module: _Layer, x: Tensor) -> Tensor:
 
 
 def _moments(module: _Layer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and second moments of a layer's inputs, of about `_VECTORS` at most."""
-    total, mean, count = torch.zeros(()), torch.zeros(()), 0
+    """Return mean and second moments of a layer's inputs, of about `_VECTORS` at most.
+
+    Sums are of what lies beside a center, so that float32 keeps inputs that hardly change.
+    """
+    total, beside, count = torch.zeros(()), torch.zeros(()), 0
+    center = torch.zeros(())
     for part in x.split(64 if isinstance(module, nn.Conv2d) else 4096):
         rows = _vectors(module, part)
-        total, mean = total + (rows.T @ rows).double(), mean + rows.sum(0).double()
+        center = center if count else rows.mean(0)
+        rows = rows - center
+        total, beside = total + (rows.T @ rows).double(), beside + rows.sum(0).double()
         count += len(rows)
         if count >= _VECTORS:
             break
-    return mean / count, total / count
+    near, off = center.double(), beside / count
+    moments = total / count + torch.outer(near, near + off) + torch.outer(off, near)
+    return near + off, (moments + moments.T) / 2
 
 
 def _suits(module: _Layer) -> bool:

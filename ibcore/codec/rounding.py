@@ -9,6 +9,7 @@ from torch import Tensor
 from ibcore.codec import mixing
 
 _DAMP = 0.003  # of the mean curvature, added to each
+_SUMS = 1e-6  # of all curvature: what moments that were summed in float32 may be off by
 _LEVELS = 48  # magnitudes whose cost is told apart
 _SLOPE = math.log(2) / 6  # d(step²/12) a bit: at fine steps, what a bit saves in squared steps
 
@@ -24,7 +25,8 @@ def second_order(
     """Return the levels of a matrix, shape (units, inputs), and their step."""
     diagonal = moments.diagonal()
     idle = diagonal == 0  # inputs that are always 0
-    moments = moments + torch.diag(_DAMP * diagonal.mean() + idle.double())
+    damp = _DAMP * diagonal.mean() + _SUMS * diagonal.sum()
+    moments = moments + torch.diag(damp + idle.double())
     upper = torch.linalg.cholesky(torch.linalg.inv(moments), upper=True)
     importance = upper.diagonal() ** -2  # curvature along a column, the later ones adapting
     importance = torch.where(idle, 0.0, importance)
