@@ -138,7 +138,7 @@ def test_layers_are_read_by_keys_and_pointer(visit):
     assert "the answer needs" in first
     page.locator("#explorer svg").press("ArrowDown")
     assert reading(page) != first
-    page.locator("#explorer svg rect.near").first.hover()
+    page.locator("#explorer svg rect.bar-needed").first.hover()
     assert reading(page) == first
 
 

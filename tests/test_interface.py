@@ -151,6 +151,7 @@ def test_plotting_knows_tables_only(path):
     assert all(name.startswith("ibcore.plotting") for name in known)
 
 
+@pytest.mark.slow  # nothing here hangs on a processor's kernels
 def test_the_package_imports_without_matplotlib():
     code = "import sys, ibcore; assert 'matplotlib' not in sys.modules; ibcore.plotting.accuracy"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -346,6 +346,7 @@ def test_the_page_of_verdicts_is_that_of_the_record():
     assert page == pages.verdicts([recorded()[0]])
 
 
+@pytest.mark.slow  # nothing here hangs on a processor's kernels
 def test_the_verdicts_of_the_record_are_those_of_its_tables():
     _, held = recorded()
     assert held["full"]

@@ -1,7 +1,10 @@
 """The jobs of the short form find again what is committed in tests/reference/tables."""
 
+from contextlib import nullcontext
+
 import pytest
 
+from ibcore.threads import one_thread
 from study import jobs, settings, verify
 from study.closure import ROOT
 from study.jobs import MANIFEST
@@ -30,7 +33,10 @@ def test_the_committed_tables_are_those_of_the_profile_and_its_sources(chapter):
 
 @pytest.mark.parametrize(("chapter", "name"), JOBS)
 def test_a_job_finds_the_committed_numbers(chapter, name):
-    found = verify.again(TABLES / chapter, name)
+    # Every other job with all threads; the rest with one, as jobs are made.
+    many = JOBS.index((chapter, name)) % 2
+    with nullcontext() if many else one_thread():
+        found = verify.again(TABLES / chapter, name)
     worst = found.loc[found["share"].idxmax()]
     assert worst["share"] <= 1, worst.to_dict()
 

@@ -265,6 +265,7 @@ def test_the_closure_holds_what_is_computed_and_nothing_that_is_drawn():
     assert not (drawn | machinery & found)
 
 
+@pytest.mark.slow  # nothing here hangs on a processor's kernels
 @pytest.mark.parametrize("chapter", sorted(settings.CHAPTERS))
 def test_the_closure_is_what_python_imports(chapter):
     code = (

@@ -92,7 +92,7 @@
     self.place[0] = wrap(self.place[0] + self.place[1], rows.length); self.place[1] = 0;
     rows.forEach(function (row, place) {
       var y = TOP + 46 * place + 23;
-      [["units", 17, "far"], ["directions", 11, "mid"], ["needed", 5, "near"]].forEach(function (bar) {
+      [["units", 17, "bar-units"], ["directions", 11, "bar-directions"], ["needed", 5, "bar-needed"]].forEach(function (bar) {
         var end = scale.at(Math.max(row[bar[0]], 0.8));
         draw("rect", self.svg, { "class": bar[2], x: LEFT, y: y - bar[1], width: Math.max(end - LEFT, 1), height: 2 * bar[1] });
       });
