@@ -37,7 +37,7 @@ def script(tables: Path) -> str:
 
 
 def _layers(held: Held) -> list[dict[str, Any]]:
-    """Return what `diagnose` found, a panel a network, means over seeds; the commonest verdict."""
+    """Return what `diagnose` found, a panel a network, means over seeds; the commonest verdicts."""
     usual = held["layers"][held["layers"]["case"] == "ordinary"]
     table = pd.concat([held["evidence"].rename(columns={"shape": "name"}),
                        usual.rename(columns={"kind": "name"})])  # fmt: skip
@@ -52,7 +52,7 @@ def _layers(held: Held) -> list[dict[str, Any]]:
 
 
 def _commonest(words: pd.Series) -> str:
-    return str(words.mode()[0])
+    return " or ".join(words.mode())  # two seeds may differ: none of the two is hidden
 
 
 def _files(held: Held) -> list[dict[str, Any]]:

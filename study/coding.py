@@ -74,16 +74,15 @@ def with_halvings(techniques: pd.DataFrame) -> pd.DataFrame:
     from the file of the same network rounded alone, NaN where that is missing.
     """
     keys = ["kind", "run"]
+    network = pd.MultiIndex.from_frame(techniques[keys])
     whole = techniques[techniques["technique"] == "as it is"].set_index(keys)["parameters"]
-    memory = 4 * techniques[keys].merge(whole.reset_index(), on=keys, how="left")["parameters"]
     each = by_technique(techniques, "bytes")
-    rounding = each.reindex(columns=[BEST, PLAIN]).bfill(axis=1)[BEST].rename("rounding")
-    beside = techniques[keys].merge(rounding.reset_index(), on=keys, how="left")["rounding"]
-    size = techniques["bytes"].to_numpy()
+    rounding = each.reindex(columns=[BEST, PLAIN]).bfill(axis=1)[BEST]
+    memory, size = 4 * whole.reindex(network).to_numpy(), techniques["bytes"]
     return techniques.assign(
-        memory=memory.to_numpy(),
-        halvings=np.log2(memory.to_numpy() / size),
-        beyond=np.log2(beside.to_numpy() / size),
+        memory=memory,
+        halvings=np.log2(memory / size),
+        beyond=np.log2(rounding.reindex(network).to_numpy() / size),
     )
 
 

@@ -39,16 +39,11 @@ SHARE = 2.0
 # One network has no spread over seeds. Twice what `TOLERANCES` allow stand for all this: they were
 # set on short trainings.
 LONG = 2
-ASKED = {
-    "share",
-    "scale",
-    "homophily",
-    "factor",
-    "truth",
-    "price",
-}  # floats that say what was asked
-# In names of columns whose whole numbers were measured: they are near, not equal.
-COUNTED = ("directions", "bytes", "whole", ", plain", ", regrouped", "weight file")
+# Floats that say what was asked.
+ASKED = {"share", "scale", "homophily", "factor", "truth", "price"}
+# Whole numbers that were measured, and are near, not equal; those of compressors by their endings.
+COUNTED = {"directions", "bytes", "whole", "weight file"}
+COMPRESSED = (", plain", ", regrouped")
 TRAINED = ("Mine", "Nwj", "InfoNCE", "Smile")  # critics: a step more or less at their stop
 TRAINED_BITS = 0.1
 # Tolerated noise is searched for. With few samples a change in the last digit of the weights can
@@ -100,7 +95,7 @@ def differences(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counted(column: Any) -> bool:
-    return any(word in str(column) for word in COUNTED)
+    return column in COUNTED or str(column).endswith(COMPRESSED)
 
 
 def tolerance(column: str) -> tuple[float, float, str]:

@@ -84,7 +84,7 @@ def test_layers_and_files_are_means_over_seeds_and_what_is_missing_is_named(tmp_
     assert {(panel["runs"], panel["source"]) for panel in found["layers"]} == {(2, "blobs")}
     first, second = found["layers"][0]["layers"]
     assert (first["needed"], first["width"], first["confidence"]) == (2.5, 5.0, 0.75)
-    assert first["verdict"] in ("over-sized", "fine")
+    assert first["verdict"] == "fine or over-sized"  # one seed each
     assert (second["verdict"], second["confidence"]) == ("bottleneck", None)
     assert found["files"] == []
     assert found["missing"][0].startswith("files, which are those of 10_compression")

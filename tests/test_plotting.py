@@ -449,6 +449,8 @@ def test_a_rate_is_the_geometric_mean_of_files_and_the_mean_of_accuracies():
         }
     )  # fmt: skip
     figure = plotting.rates({"a": rows, "b": rows}, lines={"a": 0.8})
+    later = plotting.rates({"a": rows[:4], "b": rows})  # the first panel lacks one
+    assert [text.get_text() for text in later.legends[0].texts] == ["nearest", "priced"]
     first, second = figure.axes
     found = [bars[0].get_xydata() for bars in first.containers]
     assert found[0] == pytest.approx(np.array([[20.0, 0.85], [1.0, 0.5]]))  # kB

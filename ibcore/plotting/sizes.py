@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
@@ -81,13 +82,18 @@ def trades(panels: Mapping[str, pd.DataFrame], *, lost: float = 0.005, note: str
             axis.xaxis.set_major_formatter(lambda size, _: f"{size / 1000:g}")
             axis.xaxis.set_minor_formatter("")
         axes[0].set_ylabel("test accuracy")
-        found = {
-            label: handle for axis in axes
-            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }  # fmt: skip
-        figure.legend(found.values(), found, loc="outside lower center", ncols=3)
+        _legend(figure, axes, 3)
         finish(figure, note)
     return figure
+
+
+def _legend(figure: Figure, axes: list[Axes], columns: int) -> None:
+    """Name below the figure what any of its panels has, once."""
+    found = {
+        label: handle for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }  # fmt: skip
+    figure.legend(found.values(), found, loc="outside lower center", ncols=columns)
 
 
 def rates(
@@ -130,6 +136,6 @@ def rates(
             axis.xaxis.set_minor_formatter("")
         for axis in axes[::columns]:
             axis.set_ylabel("test accuracy")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        _legend(figure, axes, 4)
         finish(figure, note)
     return figure
