@@ -24,6 +24,7 @@ CHAPTERS = {
     "estimators": "05_estimators",
     "black_box": "06_black_box",
     "capacity": "09_capacity",
+    "compression": "10_compression",
 }
 _MOST_WEIGHTS = 200_000_000  # of one network: 1.6 GB in float64
 _OPTIONS = {

@@ -132,25 +132,35 @@ def sizes(visit, state="", **options):
     return page
 
 
-def test_layers_are_read_by_keys_and_pointer(visit):
+def test_layers_and_files_are_read_by_keys_and_pointer(visit):
     page = sizes(visit)
+    layers, files = page.locator("#explorer svg").all()
     first = reading(page)
     assert "the answer needs" in first
-    page.locator("#explorer svg").press("ArrowDown")
+    layers.press("ArrowDown")
     assert reading(page) != first
     page.locator("#explorer svg rect.bar-needed").first.hover()
     assert reading(page) == first
+    assert reading(page, 1).startswith("nearest, step 2^-5")
+    files.press("ArrowRight")
+    assert reading(page, 1).startswith("nearest, step 2^-4")
+    files.press("ArrowUp")
+    assert "times smaller than in float32" in reading(page, 1)
+    assert "step" not in reading(page, 1)  # a technique
+    files.locator("circle.dot").first.hover()
+    assert reading(page, 1).startswith("nearest, step 2^-5")
 
 
-def test_every_network_has_its_layers_and_the_address_keeps_the_choice(visit):
+def test_every_network_has_its_layers_or_files_and_the_address_keeps_the_choice(visit):
     page = sizes(visit)
-    select = page.get_by_label("Layers, network")
-    for value in select.locator("option").all_inner_texts():
-        select.select_option(value)
-        assert "NaN" not in page.locator("#explorer svg").inner_html()
-        assert "Mean of" in reading(page)
+    for place, name in enumerate(("Layers", "Files")):
+        select = page.get_by_label(f"{name}, network")
+        for value in select.locator("option").all_inner_texts():
+            select.select_option(value)
+            assert "NaN" not in page.locator("#explorer svg").nth(place).inner_html()
+            assert "Mean of" in reading(page, place)
     again = sizes(visit, page.evaluate("location.hash").lstrip("#"))
-    assert reading(again) == reading(page)
+    assert [reading(again, place) for place in (0, 1)] == [reading(page, p) for p in (0, 1)]
     page = sizes(visit, "layers=none+of+them")
     said = page.locator("#explorer-status").inner_text()
     assert "names a network that is not here (none of them)" in said

@@ -64,13 +64,6 @@ def layers(**columns):
     return table.assign(**columns)
 
 
-@pytest.fixture
-def both(monkeypatch):
-    """An edition with both chapters that the page of sizes draws from."""
-    monkeypatch.setitem(settings.CHAPTERS, "compression", "10_compression")
-
-
-@pytest.mark.usefixtures("both")
 def test_layers_and_files_are_means_over_seeds_and_what_is_missing_is_named(tmp_path):
     held = {
         "layers": pd.concat([layers(kind="a net", case="ordinary"), layers(kind="b", case="wide")]),
@@ -90,7 +83,6 @@ def test_layers_and_files_are_means_over_seeds_and_what_is_missing_is_named(tmp_
     assert found["missing"][0].startswith("files, which are those of 10_compression")
 
 
-@pytest.mark.usefixtures("both")
 def test_a_file_is_a_geometric_mean_beside_what_it_was(tmp_path):
     rows = pd.DataFrame(
         {
