@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ibcore.plotting.style import DASHES, LIMIT, MARKERS, STYLE, band, cycle_colour, finish, grid
 
@@ -47,6 +47,9 @@ def growth(
                 dash = DASHES[names.index(name) + 1]
                 axis.axhline(value, **{**LIMIT, "linewidth": 1.3}, linestyle=dash, label=name)
             axis.set(title=title, xlabel=x, xscale="log", yscale="log")
+            if len(sizes := sorted(set(table["x"]))) <= 6:
+                axis.set_xticks(sizes, labels=[f"{size:g}" for size in sizes])
+                axis.xaxis.set_minor_locator(NullLocator())
         for axis in axes[::2]:
             axis.set_ylabel(y)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -131,7 +134,9 @@ def rates(
             if title in (lines or {}):
                 axis.axhline((lines or {})[title], **LIMIT, linestyle=":")
             axis.set(title=title, xlabel="file in kB", xscale="log")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = axis.get_xlim()
+            steps = (1, 2, 5) if high > 4 * low else (1, 1.5, 2, 3, 4, 6, 8)
+            axis.xaxis.set_major_locator(LogLocator(subs=steps))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
         for axis in axes[::columns]:

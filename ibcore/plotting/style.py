@@ -58,10 +58,11 @@ def band(
     grouped = values.groupby("epoch")["value"]
     mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
     scale: Any = np.exp if log else (lambda v: v)
+    every = max(1, len(mean) // 8)
     axis.plot(
         mean.index, scale(mean), linestyle=style, color=colour, label=label,
         marker=MARKERS[number % len(MARKERS)], markersize=3.6,
-        markevery=(number % 3, max(1, len(mean) // 8)),
+        markevery=(number % min(3, every), every),
     )  # fmt: skip
     axis.fill_between(
         mean.index,
