@@ -1,7 +1,7 @@
 """Chapter 07: from its tables to what tells how well a network fits, and the claims' values."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -84,6 +84,22 @@ def family(name: str) -> str:
     return next(needs for needs, start in FAMILIES.items() if name.startswith(start))
 
 
+def each(table: pd.DataFrame, outcome: str, by: Sequence[str] = ("run", "kind")) -> pd.DataFrame:
+    """Return the rank correlations of predictors with an outcome, a row a run and kind.
+
+    Args:
+        table: as `predictors` returns it.
+        outcome: one of `OUTCOMES`.
+        by: what rows are told apart by; ("run",) ranks all kinds together.
+    """
+    names, found = [name for name in table if name not in OUTCOMES], {}
+    for keys, rows in table.groupby(list(by)):
+        ranks = rows.rank()
+        moving = [name for name in names if ranks[name].nunique() > 1]
+        found[keys] = ranks[moving].corrwith(ranks[outcome])
+    return pd.DataFrame(found).T.rename_axis(list(by))
+
+
 def correlations(table: pd.DataFrame, outcome: str, within: bool = True) -> pd.DataFrame:
     """Return the rank correlations of predictors with an outcome: a row a run, a column each.
 
@@ -93,13 +109,19 @@ def correlations(table: pd.DataFrame, outcome: str, within: bool = True) -> pd.D
         within: means over kinds of networks of what holds in each; else all kinds together. What
             never moves in a kind has no value there.
     """
-    names, found = [name for name in table if name not in OUTCOMES], {}
-    for keys, rows in table.groupby(["run", "kind"] if within else ["run"]):
-        ranks = rows.rank()
-        moving = [name for name in names if ranks[name].nunique() > 1]
-        found[keys] = ranks[moving].corrwith(ranks[outcome])
-    each = pd.DataFrame(found).T
-    return each.groupby(each.index.get_level_values(0)).mean().rename_axis("run")
+    found = each(table, outcome, ("run", "kind") if within else ("run",))
+    return found.groupby("run").mean()
+
+
+def leading(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return of each outcome and family the row with the largest correlation, signs aside.
+
+    Args:
+        compared: as `compared` returns it.
+    """
+    order = compared.assign(size=compared["correlation"].abs()).sort_values("size")
+    found: pd.DataFrame = order.groupby(["outcome", "needs"], sort=False).tail(1)
+    return found.drop(columns="size").sort_values(["outcome", "needs"])
 
 
 def best(means: pd.DataFrame, needs: str) -> pd.Series:

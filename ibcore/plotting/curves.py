@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from ibcore.plotting.style import DASHES, LIMIT, STYLE, band, cycle_colour, finish, grid
+from ibcore.plotting.style import DASHES, LIMIT, STYLE, band, cycle_colour, few_ticks, finish, grid
 
 
 def gradient_snr(
@@ -145,6 +145,8 @@ def curves(
                 rows = rows.rename(columns={"x": "epoch"})
                 band(axis, rows, "value", number, str(series))
             axis.set(xlabel=x, ylabel=label, xscale="log" if log else "linear")
+            if log:
+                few_ticks(axis, table["x"])
             axis.set_ylim(bottom=0)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
         finish(figure, note)

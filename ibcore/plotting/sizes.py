@@ -7,9 +7,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 
-from ibcore.plotting.style import DASHES, LIMIT, MARKERS, STYLE, band, cycle_colour, finish, grid
+from ibcore.plotting.style import (
+    DASHES,
+    LIMIT,
+    MARKERS,
+    STYLE,
+    band,
+    cycle_colour,
+    few_ticks,
+    finish,
+    grid,
+)
 
 
 def growth(
@@ -47,9 +57,7 @@ def growth(
                 dash = DASHES[names.index(name) + 1]
                 axis.axhline(value, **{**LIMIT, "linewidth": 1.3}, linestyle=dash, label=name)
             axis.set(title=title, xlabel=x, xscale="log", yscale="log")
-            if len(sizes := sorted(set(table["x"]))) <= 6:
-                axis.set_xticks(sizes, labels=[f"{size:g}" for size in sizes])
-                axis.xaxis.set_minor_locator(NullLocator())
+            few_ticks(axis, table["x"])
         for axis in axes[::2]:
             axis.set_ylabel(y)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

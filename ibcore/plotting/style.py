@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 STYLE = str(files("ibcore.plotting") / "ib.mplstyle")
 MARKERS = "osD^vPX"  # of the series, in order
@@ -72,6 +73,13 @@ def band(
         alpha=0.15,
         linewidth=0,
     )
+
+
+def few_ticks(axis: Axes, values: Iterable[float]) -> None:
+    """Put a tick at each value of a logarithmic x axis where these are few."""
+    if len(places := sorted(set(values))) <= 6:
+        axis.set_xticks(places, labels=[f"{place:g}" for place in places])
+        axis.xaxis.set_minor_locator(NullLocator())
 
 
 def cycle_colour(number: int) -> str:
