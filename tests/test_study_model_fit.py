@@ -73,7 +73,7 @@ def test_fewer_samples_are_a_part_of_more_and_none_validates_and_reports():
 
 
 def made(**columns):
-    """Six networks of one kind and two seeds, with the predictors named."""
+    """Six networks of one kind and three seeds, with the predictors named."""
     index = pd.MultiIndex.from_product(
         [["a"], [0, 1, 2], [1.0], list("uvwxyz")], names=fitting.KEYS
     )
@@ -105,7 +105,7 @@ def test_chance_has_no_correlation_in_the_mean():
         for name in names:
             table[name] = rng.normal(size=len(table))
         found += fitting.best(fitting.correlations(table, "accuracy"), "training samples").tolist()
-    assert abs(np.mean(found)) < 0.15  # four standard errors of 90 correlations of six
+    assert abs(np.mean(found)) < 0.15  # three standard errors of 90 correlations of six
 
 
 @pytest.mark.parametrize(
