@@ -26,6 +26,7 @@ from study.closure import ROOT, fingerprint
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"
+SCRATCH = "STUDY_SCRATCH"  # where a job may keep what it has so far, until it is made
 _SWAP = 0.05  # seconds that a folder may be away while another takes its place
 PACKAGES = ("numpy", "pandas", "scipy", "torch", "torch-geometric")
 
@@ -78,6 +79,8 @@ def make(job: Job) -> Path:
     if is_made(job):
         return job.folder
     started = time.perf_counter()
+    kept = job.folder.with_name(f".{job.name}.kept")
+    os.environ[SCRATCH] = str(kept)
     try:
         tables = settings.chapter_module(job.chapter).run(dict(job.arguments))
     except (ArithmeticError, RuntimeError, ValueError) as error:
@@ -85,6 +88,8 @@ def make(job: Job) -> Path:
             f"job {job.id} of {job.chapter} failed: {type(error).__name__}: {error}\n"
             f"  its arguments: {json.dumps(job.arguments)}"
         ) from error
+    finally:
+        del os.environ[SCRATCH]
     facts = {
         "chapter": job.chapter,
         "id": job.id,
@@ -95,6 +100,7 @@ def make(job: Job) -> Path:
         **machine(),
     }
     write_set(job.folder, tables, facts)
+    shutil.rmtree(kept, ignore_errors=True)
     return job.folder
 
 

@@ -23,6 +23,8 @@ CHAPTERS = {
     "mnist": "04_mnist",
     "estimators": "05_estimators",
     "black_box": "06_black_box",
+    "model_fit": "07_model_fit",
+    "hyperparameters": "08_hyperparameters",
     "capacity": "09_capacity",
     "compression": "10_compression",
 }
