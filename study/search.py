@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,9 @@ def _opened(journal: Path, asked: str) -> optuna.Study:
     try:
         _cut(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
-        study = optuna.create_study(
-            storage=storage, study_name="search", direction="maximize", load_if_exists=True
-        )
+        begun = "search" in optuna.get_all_study_names(storage)
+        begin = optuna.load_study if begun else partial(optuna.create_study, direction="maximize")
+        study = begin(storage=storage, study_name="search")
         held = study.user_attrs.get("said")
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
