@@ -1,7 +1,7 @@
 """Chapter 08: from its tables to regrets, to what each stopping rule costs, and claims' values."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -232,14 +232,14 @@ def _by_run(values: pd.Series) -> pd.Series:
     return found
 
 
-def curve(regret: pd.DataFrame, of: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Return regrets for `plotting.curves`: x, series, value, of these samplers and objectives."""
-    names = dict.fromkeys(of)
-    chosen = [pair in names for pair in zip(regret["sampler"], regret["objective"], strict=True)]
-    rows = regret[chosen]
-    series = [word if by == "TPE" else f"{word} (random)" for by, word in _pairs(rows)]
-    return rows.assign(x=rows["number"], value=rows["regret"], series=series)
+def curve(regret: pd.DataFrame) -> pd.DataFrame:
+    """Return the regrets of TPE, and of no objective, for `plotting.curves`: x, series, value."""
+    guided = (regret["sampler"] == "TPE") | (regret["objective"] == NOTHING)
+    rows = regret[guided]
+    return rows.assign(x=rows["number"], value=rows["regret"], series=rows["objective"])
 
 
-def _pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(rows["sampler"], rows["objective"], strict=True))
+def over_data(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over data sets of what `curve` returns, by seed."""
+    found = curves.groupby(["series", "x", "run"], sort=False)["value"].mean()
+    return found.reset_index()

@@ -462,6 +462,23 @@ def test_a_rate_is_the_geometric_mean_of_files_and_the_mean_of_accuracies():
         plotting.rates({"a": rows[:0]})
 
 
+def test_searches_show_the_mean_and_the_interval_of_their_repetitions():
+    at = {"x": np.repeat([1, 2, 3], 2), "run": [0, 1] * 3}
+    rows = pd.concat([
+        pd.DataFrame({**at, "series": "loss", "value": [3.0, 5.0, 2.0, 4.0, 1.0, 1.0]}),
+        pd.DataFrame({**at, "series": "none", "value": 4.0}),
+    ])  # fmt: skip
+    figure = plotting.searches({"a": rows, "b": rows}, y="regret in points", x="trials")
+    first = figure.axes[0]
+    assert first.get_lines()[0].get_ydata().tolist() == [4, 3, 1]
+    bars = first.containers[0]
+    (low, high), *_ = [segment[:, 1] for segment in bars[2][0].get_segments()]
+    assert (low + high) / 2 == pytest.approx(4)
+    assert high - low == pytest.approx(2 * 12.706, abs=0.01)  # Student's t of one degree of freedom
+    assert [text.get_text() for text in figure.legends[0].texts] == ["loss", "none"]
+    assert first.get_ylabel() == "regret in points"
+
+
 def test_layers_are_drawn_from_the_first_with_what_is_used_and_needed():
     report = pd.DataFrame(
         {

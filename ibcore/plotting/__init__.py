@@ -6,6 +6,7 @@ from ibcore.plotting.curves import (
     distances,
     gradient_snr,
     layers,
+    searches,
     sensitivity,
     strips,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "information_plane",
     "layers",
     "rates",
+    "searches",
     "sensitivity",
     "strips",
     "traces",

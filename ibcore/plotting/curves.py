@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from ibcore.plotting.style import DASHES, LIMIT, STYLE, band, cycle_colour, few_ticks, finish, grid
+from ibcore.plotting.style import (
+    DASHES,
+    LIMIT,
+    MARKERS,
+    STYLE,
+    band,
+    cycle_colour,
+    few_ticks,
+    finish,
+    grid,
+)
 
 
 def gradient_snr(
@@ -194,6 +204,45 @@ def strips(
     return figure
 
 
+def searches(panels: Mapping[str, pd.DataFrame], *, y: str, x: str, note: str = "") -> Figure:
+    """Draw how searches come along: mean over repetitions, its 95 % interval at three points.
+
+    The intervals are those of Student's t, and stand a little beside one another.
+
+    Args:
+        panels: title → columns x (1 and on), series, run, value (a row a series, run and x).
+        y: label of the value, with its unit.
+        x: label of the x axis.
+        note: shown above the panels.
+    """
+    names = list(dict.fromkeys(n for table in panels.values() for n in table["series"]))
+    with matplotlib.style.context(STYLE):
+        figure, axes = grid(panels.items(), 3, height=2.7, share_y=False)
+        for axis, (title, table) in zip(axes, panels.items(), strict=True):
+            marks = np.unique(np.ceil(table["x"].max() * np.array([1, 2, 3]) / 3).astype(int))
+            for name, rows in table.groupby("series", sort=False):
+                number = names.index(str(name))
+                values = rows.pivot_table(index="x", columns="run", values="value")
+                axis.plot(
+                    values.index, values.mean(axis=1), color=cycle_colour(number),
+                    linestyle=DASHES[number % len(DASHES)], linewidth=1.1,
+                )  # fmt: skip
+                at = values.loc[marks]
+                axis.errorbar(
+                    marks + (number - len(names) / 2) * marks[-1] / 80, at.mean(axis=1),
+                    yerr=[_half(row) for row in at.to_numpy()], color=cycle_colour(number),
+                    fmt=MARKERS[number % len(MARKERS)], markersize=3.6, elinewidth=0.9,
+                    label=str(name),
+                )  # fmt: skip
+            axis.set(title=title, xlabel=x)
+            axis.set_ylim(bottom=0)
+        for axis in axes[::3]:
+            axis.set_ylabel(y)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        finish(figure, note)
+    return figure
+
+
 def layers(report: pd.DataFrame, note: str = "") -> Figure:
     """Draw what `diagnose` found: each layer's units, what is used and needed, and what to try.
 
@@ -232,9 +281,13 @@ def layers(report: pd.DataFrame, note: str = "") -> Figure:
 def _strip(axis: Axes, place: int, values: np.ndarray) -> None:
     faint: dict[str, Any] = {"s": 6, "color": cycle_colour(0), "alpha": 0.25, "linewidths": 0}
     axis.scatter(values, np.full(len(values), place), **faint)
-    half = 0.0
-    if len(values) > 1:
-        error = values.std(ddof=1) / np.sqrt(len(values))
-        half = float(error * stats.t.ppf(0.975, len(values) - 1))
     mean: dict[str, Any] = {"fmt": "D", "markersize": 3.4, "color": "0.1", "elinewidth": 1.2}
-    axis.errorbar(values.mean(), place, xerr=half, **mean)
+    axis.errorbar(values.mean(), place, xerr=_half(values), **mean)
+
+
+def _half(values: np.ndarray) -> float:
+    """Return half of Student's 95 % interval of the mean; 0 for a single value."""
+    v = values[~np.isnan(values)]
+    if len(v) < 2:
+        return 0.0
+    return float(stats.t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)))
