@@ -29,10 +29,15 @@ FAMILIES = {  # what a predictor needs → how its name begins
     "no plane": "at hand, ",
     "few labels": "validation",
     "plane and weights": "training and weights, ",
+    "weights alone": "weights alone, ",
+    "labels alone": "labels alone, ",
 }
 BREAK = 0.05  # bits that a layer must have above the one before it to break the inequality
 CONDITIONAL = "training, bins, last, I(X;T|Y)"
 WITH_WEIGHTS = "training and weights, √((I(X;T|Y) + distance) / samples)"
+WEIGHTS_ALONE = "weights alone, √(distance / samples)"
+LABELS_ALONE = "labels alone, log₂ n − H(Y)"  # what I(X;T|Y) is where every sample is told apart
+GUESSED_GAP = "validation, training accuracy less it"
 BREAKS = "training, bound, breaks"
 SAMPLED = "all, bound, last, I(X;T)"  # as the thesis drew planes: of all samples
 
@@ -53,8 +58,13 @@ def predictors(t: Measured) -> pd.DataFrame:
     for column, word in AT_HAND.items():
         wide[f"at hand, {word}"] = networks[column]
     wide["validation"] = networks["validation"]
+    wide[GUESSED_GAP] = networks["train_accuracy"] - networks["validation"]
     bits = wide[CONDITIONAL] + networks["distance"]
     wide[WITH_WEIGHTS] = np.sqrt(bits / networks["samples"])
+    wide[WEIGHTS_ALONE] = np.sqrt(networks["distance"] / networks["samples"])
+    planes = t["planes"]
+    seen = planes[(planes["samples"] == "training") & (planes["estimator"] == "bins")]
+    wide[LABELS_ALONE] = np.log2(seen.groupby(KEYS)["n"].first()) - networks["label_entropy"]
     wide["accuracy"] = networks["test_accuracy"]
     wide["gap"] = networks["train_accuracy"] - networks["test_accuracy"]
     return wide.copy()
@@ -178,7 +188,11 @@ def values(t: Measured) -> dict[str, pd.Series]:
         found[f"{outcome}-inputs"] = best(means, "held-out inputs")
         across = correlations(table, outcome, within=False)
         found[f"{outcome}-across"] = best(across, "training samples")
+        labels = found[f"{outcome}-across"] - across[LABELS_ALONE].abs()
+        found[f"{outcome}-across-beside-labels"] = labels
     gap = correlations(table, "gap")
+    found["gap-beside-guessed-gap"] = found["gap-plane"] - gap[GUESSED_GAP].abs()
+    found["information-in-the-bound"] = gap[WITH_WEIGHTS] - gap[WEIGHTS_ALONE]
     for key, name in {
         "conditional": CONDITIONAL, "with-weights": WITH_WEIGHTS, "breaks": BREAKS
     }.items():  # fmt: skip
