@@ -26,11 +26,11 @@ FAMILIES = {  # what a predictor needs → how its name begins
     "held-out samples": "held out, ",
     "all samples": "all, ",
     "held-out inputs": "held out less training, ",
-    "no plane": "at hand, ",
-    "few labels": "validation",
     "plane and weights": "training and weights, ",
     "weights alone": "weights alone, ",
     "labels alone": "labels alone, ",
+    "no plane": "at hand, ",
+    "few labels": "validation",
 }
 BREAK = 0.05  # bits that a layer must have above the one before it to break the inequality
 CONDITIONAL = "training, bins, last, I(X;T|Y)"
@@ -124,14 +124,19 @@ def correlations(table: pd.DataFrame, outcome: str, within: bool = True) -> pd.D
 
 
 def leading(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return of each outcome and family the row with the largest correlation, signs aside.
+    """Return of each outcome and family, in their order, the row with the largest correlation.
+
+    The sign doesn't count.
 
     Args:
         compared: as `compared` returns it.
     """
     order = compared.assign(size=compared["correlation"].abs()).sort_values("size")
     found: pd.DataFrame = order.groupby(["outcome", "needs"], sort=False).tail(1)
-    return found.drop(columns="size").sort_values(["outcome", "needs"])
+    places = {name: place for place, name in enumerate([*OUTCOMES, *FAMILIES])}
+    return found.drop(columns="size").sort_values(
+        ["outcome", "needs"], key=lambda words: words.map(places)
+    )
 
 
 def best(means: pd.DataFrame, needs: str) -> pd.Series:

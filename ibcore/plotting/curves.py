@@ -138,13 +138,15 @@ def distances(
 
 
 def curves(
-    panels: Mapping[str, pd.DataFrame], *, x: str, log: bool = False, note: str = ""
+    panels: Mapping[str, pd.DataFrame], *, x: str, y: str = "", log: bool = False, note: str = ""
 ) -> Figure:
     """Draw quantities against a setting that was varied, a colour and marker each, band over seeds.
 
     Args:
-        panels: y-axis label → columns x, series, value (a row a seed, series and setting).
+        panels: y-axis label, or title where y is given → columns x, series, value (a row a seed,
+            series and setting).
         x: label of the x axis.
+        y: label of the y axis of all panels.
         log: whether the x axis is logarithmic.
         note: shown above the panels.
     """
@@ -154,11 +156,14 @@ def curves(
             for number, (series, rows) in enumerate(table.groupby("series", sort=False)):
                 rows = rows.rename(columns={"x": "epoch"})
                 band(axis, rows, "value", number, str(series))
-            axis.set(xlabel=x, ylabel=label, xscale="log" if log else "linear")
+            axis.set(xlabel=x, ylabel=y or label, xscale="log" if log else "linear")
+            axis.set_title(label if y else "")
             if log:
                 few_ticks(axis, table["x"])
             axis.set_ylim(bottom=0)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        across = 6 if len(axes) > 1 else 2
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=across)
         finish(figure, note)
     return figure
 
