@@ -72,7 +72,7 @@ def last(regret: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside(end: pd.DataFrame) -> pd.DataFrame:
-    """Return every objective's regret less each of `BESIDE`, by data, points.
+    """Return every objective's regret less each of `BESIDE`, by data, points; no pair comes twice.
 
     Columns: data, objective, beside, mean, low, high (Student's 95 % interval over runs), n, p
     (that the mean is 0, corrected by Holm's rule for all rows).
@@ -84,7 +84,8 @@ def beside(end: pd.DataFrame) -> pd.DataFrame:
     for data, part in end.groupby(level="data"):
         for word in OBJECTIVES:
             for other in BESIDE:
-                if word != other and _has(part, word) and _has(part, other):
+                told = word in BESIDE[BESIDE.index(other) :]
+                if not told and _has(part, word) and _has(part, other):
                     gap = part["TPE", word] - _other(part, other)
                     rows.append((data, word, other, *interval(gap)))
     columns = ["data", "objective", "beside", "mean", "low", "high", "n", "p"]
@@ -144,6 +145,7 @@ RULES: dict[str, Callable[[pd.DataFrame], tuple[int, int]]] = {
     "gradients turn": _at_turn,
     "I(X;T) turns": lambda rows: patient(rows["i_xz"].to_numpy(), STEP),
     "I(T;Y) turns": lambda rows: patient(rows["i_zy"].to_numpy(), STEP),
+    "training loss settles": lambda rows: patient(-rows["train_loss"].to_numpy(), STEP),
     "last epoch": lambda rows: (len(rows), len(rows)),
 }
 FIXED = "fixed epoch"  # the one that is best on the mean of all other data sets
@@ -217,9 +219,10 @@ def values(t: Measured) -> dict[str, pd.Series]:
     lost = stops.pivot(index=keys, columns="rule", values="lost")
     for rule, key in {
         "gradients turn": "turn", "I(X;T) turns": "xz", "I(T;Y) turns": "zy", FIXED: "fixed",
-        "last epoch": "last",
+        "last epoch": "last", "training loss settles": "loss",
     }.items():  # fmt: skip
         found[f"{key}-lost"] = _by_run(lost[rule]) if rule in lost else pd.Series(dtype=float)
+    found["zy-beside-loss"] = _by_run(lost["I(T;Y) turns"] - lost["training loss settles"])
     noisy = lost[lost.index.get_level_values("noisy") > 0]
     found["turn-lost-noisy"] = _by_run(noisy["gradients turn"])
     used = stops.pivot(index=keys, columns="rule", values="used")
@@ -243,3 +246,24 @@ def over_data(curves: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over data sets of what `curve` returns, by seed."""
     found = curves.groupby(["series", "x", "run"], sort=False)["value"].mean()
     return found.reset_index()
+
+
+def told(table: pd.DataFrame, index: list[str], columns: list[str]) -> pd.DataFrame:
+    """Return `beside` or `costs` as words: mean, its interval, and a star where p is below 0.05.
+
+    Args:
+        table: as one of them returns it.
+        index: columns of it that become rows.
+        columns: those that become columns.
+    """
+    words = [
+        f"{mean:.1f} [{low:.1f}, {high:.1f}]{'*' if p < 0.05 else ''}"
+        for mean, low, high, p in zip(
+            *(table[c] for c in ("mean", "low", "high", "p")), strict=True
+        )
+    ]
+    held: pd.DataFrame = table.assign(words=words)
+    for column in index:
+        held[column] = pd.Categorical(held[column], held[column].unique(), ordered=True)
+    found: pd.DataFrame = held.pivot(index=index, columns=columns, values="words")
+    return found.sort_index()

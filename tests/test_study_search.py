@@ -118,9 +118,9 @@ def test_claims_are_filled_from_searches_and_trainings(tables):
     assert len(courses) == 2 * 2 * 2 * 4
     assert courses.notna().all(axis=None)
     known = searched.values(tables)
-    left = {k for k in read("hyperparameters")[0] if k.endswith("-loss")} | {
-        k for k in read("hyperparameters")[0] if k.startswith(("difference", "bound"))
-    }
+    left = {
+        k for k in read("hyperparameters")[0] if k.endswith("-beside-loss") and k[:2] != "zy"
+    } | {k for k in read("hyperparameters")[0] if k.startswith(("difference", "bound"))}
     assert set(known) == set(read("hyperparameters")[0]) - left
     assert all(len(series) == 2 for series in known.values())
 
@@ -186,6 +186,26 @@ def test_regret_is_what_the_chosen_trial_lacks():
     assert ("random", "held back") not in regret.index
 
 
+def test_objectives_stand_beside_one_another_once_with_corrected_intervals():
+    rng = np.random.default_rng(0)
+    columns = pd.MultiIndex.from_tuples(
+        [("TPE", word) for word in hyperparameters.OBJECTIVES] + [("random", searched.NOTHING)]
+    )
+    index = pd.MultiIndex.from_product([["a"], range(10)], names=searched.KEYS)
+    end = pd.DataFrame(rng.normal(10, 1, (10, len(columns))), index, columns)
+    end["TPE", "I(T;Y)"] = end["TPE", "validation"] + 5 + rng.normal(0, 0.1, 10)
+    rows = searched.beside(end)
+    pairs = [frozenset(pair) for pair in zip(rows["objective"], rows["beside"], strict=True)]
+    assert len(set(pairs)) == len(pairs) == 3 + 2 + 1 + 3 * 4
+    row = rows.set_index(["objective", "beside"]).loc[("I(T;Y)", "validation")]
+    assert row["low"] < 5 < row["high"] < 5.2
+    assert row["p"] < 1e-9
+    assert (rows["p"] > 0.05).sum() >= 10  # of the others, which are chance
+    shown = searched.told(rows, ["objective", "beside"], ["data"])
+    assert shown.loc[("I(T;Y)", "validation"), "a"].endswith("]*")
+    assert not shown.loc[("training loss", searched.NOTHING), "a"].endswith("*")
+
+
 def test_rules_stop_where_they_say():
     assert searched.patient(np.array([0.1, 0.5, *[0.4] * 30])) == (2, 2 + searched.PATIENCE)
     assert searched.patient(np.arange(5.0)) == (5, 5)
@@ -203,7 +223,7 @@ def test_the_fixed_epoch_is_learned_on_other_data():
             right = 1 - abs(epoch - best) / 10
             rows.append({"data": data, "run": 0, "noisy": 0.0, "epoch": epoch, "drift": 1.0,
                          "test_accuracy": right, "validation": right, "i_xz": -abs(epoch - 3.0),
-                         "i_zy": float(epoch)})  # fmt: skip
+                         "i_zy": float(epoch), "train_loss": 1 / epoch})  # fmt: skip
     stops = searched.stopped(pd.DataFrame(rows)).set_index(["data", "rule"])
     assert stops.loc[("a", searched.FIXED), "epoch"] == 4
     assert stops.loc[("b", searched.FIXED), "epoch"] == 2
