@@ -146,6 +146,7 @@ RULES: dict[str, Callable[[pd.DataFrame], tuple[int, int]]] = {
     "I(X;T) turns": lambda rows: patient(rows["i_xz"].to_numpy(), STEP),
     "I(T;Y) turns": lambda rows: patient(rows["i_zy"].to_numpy(), STEP),
     "training loss settles": lambda rows: patient(-rows["train_loss"].to_numpy(), STEP),
+    "training accuracy settles": lambda rows: patient(rows["train_accuracy"].to_numpy()),
     "last epoch": lambda rows: (len(rows), len(rows)),
 }
 FIXED = "fixed epoch"  # the one that is best on the mean of all other data sets

@@ -223,7 +223,8 @@ def test_the_fixed_epoch_is_learned_on_other_data():
             right = 1 - abs(epoch - best) / 10
             rows.append({"data": data, "run": 0, "noisy": 0.0, "epoch": epoch, "drift": 1.0,
                          "test_accuracy": right, "validation": right, "i_xz": -abs(epoch - 3.0),
-                         "i_zy": float(epoch), "train_loss": 1 / epoch})  # fmt: skip
+                         "i_zy": float(epoch), "train_loss": 1 / epoch,
+                         "train_accuracy": right})  # fmt: skip
     stops = searched.stopped(pd.DataFrame(rows)).set_index(["data", "rule"])
     assert stops.loc[("a", searched.FIXED), "epoch"] == 4
     assert stops.loc[("b", searched.FIXED), "epoch"] == 2
