@@ -68,7 +68,7 @@ def last(regret: pd.DataFrame) -> pd.DataFrame:
     """Return the regrets of whole searches: rows (data, run), columns (sampler, objective)."""
     end = regret[regret["number"] == regret["number"].max()]
     found: pd.DataFrame = end.pivot(index=KEYS, columns=["sampler", "objective"], values="regret")
-    return found
+    return found.loc[regret["data"].unique().tolist()]
 
 
 def beside(end: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def beside(end: pd.DataFrame) -> pd.DataFrame:
         end: as `last` returns it.
     """
     rows = []
-    for data, part in end.groupby(level="data"):
+    for data, part in end.groupby(level="data", sort=False):
         for word in OBJECTIVES:
             for other in BESIDE:
                 told = word in BESIDE[BESIDE.index(other) :]
@@ -195,7 +195,9 @@ def costs(stops: pd.DataFrame) -> pd.DataFrame:
         stops: as `stopped` returns it.
     """
     rows = []
-    for keys, part in stops[stops["rule"] != VALIDATION].groupby(["data", "noisy", "rule"]):
+    for keys, part in stops[stops["rule"] != VALIDATION].groupby(
+        ["data", "noisy", "rule"], sort=False
+    ):
         rows.append((*keys, *interval(part["lost"]), part["used"].mean()))
     columns = ["data", "noisy", "rule", "mean", "low", "high", "n", "p", "epochs"]
     found = pd.DataFrame(rows, columns=columns)
@@ -249,22 +251,21 @@ def over_data(curves: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def told(table: pd.DataFrame, index: list[str], columns: list[str]) -> pd.DataFrame:
-    """Return `beside` or `costs` as words: mean, its interval, and a star where p is below 0.05.
+def told(table: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
+    """Return `beside` or `costs` as words: mean ± half its interval, a star where p is below 0.05.
 
     Args:
         table: as one of them returns it.
         index: columns of it that become rows.
-        columns: those that become columns.
+        columns: the one that becomes columns.
     """
+    half = (table["high"] - table["low"]) / 2
     words = [
-        f"{mean:.1f} [{low:.1f}, {high:.1f}]{'*' if p < 0.05 else ''}"
-        for mean, low, high, p in zip(
-            *(table[c] for c in ("mean", "low", "high", "p")), strict=True
-        )
+        f"{round(mean, 1) + 0.0:.1f} ± {reach:.1f}{'*' if p < 0.05 else ''}"
+        for mean, reach, p in zip(table["mean"], half, table["p"], strict=True)
     ]
     held: pd.DataFrame = table.assign(words=words)
-    for column in index:
+    for column in (*index, columns):
         held[column] = pd.Categorical(held[column], held[column].unique(), ordered=True)
     found: pd.DataFrame = held.pivot(index=index, columns=columns, values="words")
     return found.sort_index()

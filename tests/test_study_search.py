@@ -201,8 +201,8 @@ def test_objectives_stand_beside_one_another_once_with_corrected_intervals():
     assert row["low"] < 5 < row["high"] < 5.2
     assert row["p"] < 1e-9
     assert (rows["p"] > 0.05).sum() >= 10  # of the others, which are chance
-    shown = searched.told(rows, ["objective", "beside"], ["data"])
-    assert shown.loc[("I(T;Y)", "validation"), "a"].endswith("]*")
+    shown = searched.told(rows, ["objective", "beside"], "data")
+    assert shown.loc[("I(T;Y)", "validation"), "a"].startswith("5.0 ± 0.1*")
     assert not shown.loc[("training loss", searched.NOTHING), "a"].endswith("*")
 
 
