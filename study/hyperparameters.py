@@ -2,13 +2,9 @@
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,6 +17,7 @@ from ibcore.estimators.adaptive import AdaptiveBinning
 from ibcore.hooks import ActivationTracker, GradientTracker
 from ibcore.models import FullyConnected
 from ibcore.training import Snapshot, fit
+from study import scratch
 from study.measures import Tables, facts, placed
 from study.model_fit import _at_hand, _data, flipped
 from study.search import SPACE, search
@@ -43,7 +40,6 @@ OBJECTIVES: dict[str, Callable[[Measured], float]] = {
     "error and bound": lambda m: m["train_accuracy"] - 1 - m["bound"],
 }
 DATA = {name: kind for kind, (name, net, _) in KINDS.items() if net == "fc"}
-_FOLDER = "STUDY_SCRATCH"  # see study.jobs: not imported, that numbers don't hang on it
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,7 @@ def _trials(
     asked = json.dumps({k: v for k, v in a.items() if k not in ("trials", "objectives")})
     searches = [("random", "none"), *(("TPE", word) for word in a["objectives"])]
     parts = []
-    with _kept() as folder:
+    with scratch.kept() as folder:
         for sampler, word in searches:
             found = search(
                 held_back if word == HELD_BACK else evaluate,
@@ -154,16 +150,6 @@ def _trials(
             )  # fmt: skip
             parts.append(found.assign(**keys, sampler=sampler, objective=word))
     return pd.concat(parts, ignore_index=True)
-
-
-@contextmanager
-def _kept() -> Iterator[Path]:
-    """Yield the folder where a job may keep what it has so far, or a temporary one."""
-    if kept := os.environ.get(_FOLDER):
-        yield Path(kept)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 def measured(

@@ -21,12 +21,11 @@ from uuid import uuid4
 import pandas as pd
 import torch
 
-from study import settings
+from study import scratch, settings
 from study.closure import ROOT, fingerprint
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"
-SCRATCH = "STUDY_SCRATCH"  # where a job may keep what it has so far, until it is made
 _SWAP = 0.05  # seconds that a folder may be away while another takes its place
 PACKAGES = ("numpy", "pandas", "scipy", "torch", "torch-geometric")
 
@@ -78,9 +77,14 @@ def make(job: Job) -> Path:
     """
     if is_made(job):
         return job.folder
+    with scratch.offered(job.folder.with_name(f".{job.name}.kept")):
+        write_set(job.folder, *_made(job))
+    return job.folder
+
+
+def _made(job: Job) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Return a job's tables, and what its manifest says of it."""
     started = time.perf_counter()
-    kept = job.folder.with_name(f".{job.name}.kept")
-    os.environ[SCRATCH] = str(kept)
     try:
         tables = settings.chapter_module(job.chapter).run(dict(job.arguments))
     except (ArithmeticError, RuntimeError, ValueError) as error:
@@ -88,9 +92,7 @@ def make(job: Job) -> Path:
             f"job {job.id} of {job.chapter} failed: {type(error).__name__}: {error}\n"
             f"  its arguments: {json.dumps(job.arguments)}"
         ) from error
-    finally:
-        del os.environ[SCRATCH]
-    facts = {
+    return tables, {
         "chapter": job.chapter,
         "id": job.id,
         "arguments": job.arguments,
@@ -99,9 +101,6 @@ def make(job: Job) -> Path:
         "seconds": round(time.perf_counter() - started, 1),
         **machine(),
     }
-    write_set(job.folder, tables, facts)
-    shutil.rmtree(kept, ignore_errors=True)
-    return job.folder
 
 
 def is_made(job: Job) -> bool:

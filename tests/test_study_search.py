@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from ibcore.training import TrainingDivergedError
-from study import hyperparameters, searched, settings
-from study.jobs import SCRATCH, Job, make
+from study import hyperparameters, scratch, searched, settings
+from study.jobs import Job, make
 from study.ledger import read
 from study.measures import stacked
 from study.search import ORDINARY, STARTUP, search
@@ -158,9 +158,26 @@ def test_a_job_goes_on_from_its_journals_and_leaves_none(tmp_path, monkeypatch):
     folder = make(job)
     assert 1000 - dies.left < 3 + 3 + 3 * 2  # fewer networks than the whole job has
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
-    monkeypatch.delenv(SCRATCH, raising=False)
     fresh = hyperparameters.run(job.arguments)["trials"]
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "trials.parquet"), fresh)
+
+
+def test_two_runs_of_a_job_do_not_share_what_they_keep(tmp_path):
+    folder = tmp_path / "kept"
+    with scratch.offered(folder), scratch.kept() as first:
+        with scratch.kept() as second:
+            assert first == folder != second
+            assert second.is_dir()
+        with scratch.offered(folder):
+            pass  # another run that is done leaves the folder of this one
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert not second.exists()
+    with scratch.kept() as none_offered:
+        assert none_offered.is_dir()
+    with pytest.raises(OSError, match="full"), scratch.offered(folder), scratch.kept():
+        raise OSError("full")
+    assert folder.is_dir()  # for the next run
 
 
 def trials_of(objective, accuracies, values, sampler="TPE"):
