@@ -150,7 +150,9 @@ class Tree:
         shutil.copytree(ROOT / "pipeline", folder / "pipeline")
         for name in ("ibcore", "study", "book", "notebooks"):
             (folder / name).mkdir()
-        for name in ("__init__", "closure", "jobs", "tables", "settings", "verify", "ledger"):
+        for name in (
+            "__init__", "closure", "jobs", "scratch", "tables", "settings", "verify", "ledger",
+        ):  # fmt: skip
             shutil.copy(ROOT / "study" / f"{name}.py", folder / "study")
         chapters = folder / "study" / "settings.py"
         text = chapters.read_text()
