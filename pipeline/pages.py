@@ -1,5 +1,6 @@
 """Pages that are written: figures.md and verdicts.md out of notebooks, data.md out of manifests."""
 
+import inspect
 import json
 import re
 from collections import Counter
@@ -265,8 +266,8 @@ def _hours(facts: Mapping[str, Any]) -> float:
 
 def described(chapter: str) -> dict[str, str]:
     """What each table of a chapter holds, from the docstring of its `run`."""
-    text = settings.chapter_module(chapter).run.__doc__ or ""
-    entry = re.compile(r"^    (\w+(?:, \w+)*): (.*?)(?=^    \w+(?:, \w+)*: |\Z)", re.M | re.S)
+    text = inspect.getdoc(settings.chapter_module(chapter).run) or ""
+    entry = re.compile(r"^(\w+(?:, \w+)*): (.*?)(?=^\w+(?:, \w+)*: |\Z)", re.M | re.S)
     return {
         name: " ".join(words.split())
         for names, words in entry.findall(text)
