@@ -1,13 +1,11 @@
 """Chapter 07: from its tables to what tells how well a network fits, and the claims' values."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from study.protocol import holm
+from study.protocol import holm, student
 
 Measured = Mapping[str, pd.DataFrame]
 KEYS = ["kind", "run", "share", "variant"]
@@ -169,12 +167,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for outcome in OUTCOMES:
         for name, held in correlations(table, outcome).items():
-            v = held.dropna()
-            n, mean, word = len(v), float(v.mean()), str(name)
-            error = float(v.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-            reach = error * float(stats.t.ppf(0.975, n - 1)) if n > 1 else math.nan
-            p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else math.nan
-            rows.append((outcome, family(word), word, mean, mean - reach, mean + reach, n, p))
+            rows.append((outcome, family(str(name)), str(name), *student(held)))
     columns = ["outcome", "needs", "predictor", "correlation", "low", "high", "n", "p"]
     found = pd.DataFrame(rows, columns=columns)
     return found.assign(p=holm(found["p"]))

@@ -267,6 +267,20 @@ def p_share(values: Iterable[float], accepted: tuple[float, float]) -> float:
     return float(stats.binomtest(count, n, edge, alternative=side).pvalue)
 
 
+def student(values: pd.Series) -> tuple[float, float, float, int, float]:
+    """Return mean, the ends of Student's 95 % interval, n, and the p of a mean of 0; NaN left out.
+
+    Args:
+        values: one a seed.
+    """
+    v = values.dropna()
+    n, mean = len(v), float(v.mean())
+    error = float(v.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    reach = error * float(stats.t.ppf(0.975, n - 1)) if n > 1 else math.nan
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else math.nan
+    return mean, mean - reach, mean + reach, n, p
+
+
 def holm(ps: Iterable[float]) -> list[float]:
     """Return p-values corrected for their number, so that one error in all has the level's chance.
 

@@ -5,19 +5,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from ibcore.snr import turning_epoch
 from study.hyperparameters import HELD_BACK, OBJECTIVES
-from study.protocol import holm
+from study.protocol import holm, student
 
 Measured = Mapping[str, pd.DataFrame]
 NOTHING = "no objective"  # a trial drawn at random
-BESIDE = (
-    "validation",
-    HELD_BACK,
-    "training loss",
-    NOTHING,
-)  # what plane quantities are compared with
+BESIDE = ("validation", HELD_BACK, "training loss", NOTHING)  # what others are compared with
 KEYS = ["data", "run"]
 PATIENCE = 10  # epochs without a gain before a training ends
 STEP = 0.01  # bits that count as a gain
@@ -87,7 +82,7 @@ def beside(end: pd.DataFrame) -> pd.DataFrame:
                 told = word in BESIDE[BESIDE.index(other) :]
                 if not told and _has(part, word) and _has(part, other):
                     gap = part["TPE", word] - _other(part, other)
-                    rows.append((data, word, other, *interval(gap)))
+                    rows.append((data, word, other, *student(gap)))
     columns = ["data", "objective", "beside", "mean", "low", "high", "n", "p"]
     found = pd.DataFrame(rows, columns=columns)
     return found.assign(p=holm(found["p"]))
@@ -100,16 +95,6 @@ def _has(end: pd.DataFrame, word: str) -> bool:
 def _other(end: pd.DataFrame, word: str) -> pd.Series:
     found: pd.Series = end["random" if word == NOTHING else "TPE", word]
     return found
-
-
-def interval(values: pd.Series) -> tuple[float, float, float, int, float]:
-    """Return mean, the ends of Student's 95 % interval, n, and the p of a mean of 0."""
-    v = values.dropna().to_numpy()
-    n, mean = len(v), float(np.mean(v)) if len(v) else math.nan
-    error = float(np.std(v, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    reach = error * float(stats.t.ppf(0.975, n - 1)) if n > 1 else math.nan
-    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else math.nan
-    return mean, mean - reach, mean + reach, n, p
 
 
 def patient(values: np.ndarray, least: float = 0.0) -> tuple[int, int]:
@@ -128,14 +113,18 @@ def patient(values: np.ndarray, least: float = 0.0) -> tuple[int, int]:
     return best + 1, len(values)
 
 
-def turn(drift: np.ndarray) -> int:
-    """Return the first epoch whose drift is below 0 after one of 0 or more; 0 where none is."""
-    fallen = np.flatnonzero(np.maximum.accumulate(drift >= 0) & (drift < 0))
-    return int(fallen[0]) + 1 if len(fallen) else 0
+def turn(course: pd.DataFrame) -> int:
+    """Return the epoch where a training's gradients turn, all weights together; 0 where none is.
+
+    Args:
+        course: rows of `study.hyperparameters`, of one training.
+    """
+    found = turning_epoch(course.assign(weight="all", ratio=np.exp2(course["drift"])))
+    return int(found.fillna(0).iloc[0])
 
 
 def _at_turn(rows: pd.DataFrame) -> tuple[int, int]:
-    epoch = turn(rows["drift"].to_numpy()) or len(rows)
+    epoch = turn(rows) or len(rows)
     return epoch, epoch
 
 
@@ -198,7 +187,7 @@ def costs(stops: pd.DataFrame) -> pd.DataFrame:
     for keys, part in stops[stops["rule"] != VALIDATION].groupby(
         ["data", "noisy", "rule"], sort=False
     ):
-        rows.append((*keys, *interval(part["lost"]), part["used"].mean()))
+        rows.append((*keys, *student(part["lost"]), part["used"].mean()))
     columns = ["data", "noisy", "rule", "mean", "low", "high", "n", "p", "epochs"]
     found = pd.DataFrame(rows, columns=columns)
     return found.assign(p=holm(found["p"]))
@@ -217,8 +206,8 @@ def values(t: Measured) -> dict[str, pd.Series]:
         found["sampler"] = _by_run(end["TPE", VALIDATION] - end["random", VALIDATION])
     stops = stopped(t["courses"])
     keys = ["data", "run", "noisy"]
-    turned = t["courses"].sort_values("epoch").groupby(keys)["drift"]
-    found["turn-found"] = _by_run(turned.agg(lambda d: float(turn(d.to_numpy()) > 0)))
+    turned = {each: float(turn(rows) > 0) for each, rows in t["courses"].groupby(keys)}
+    found["turn-found"] = _by_run(pd.Series(turned).rename_axis(keys))
     lost = stops.pivot(index=keys, columns="rule", values="lost")
     for rule, key in {
         "gradients turn": "turn", "I(X;T) turns": "xz", "I(T;Y) turns": "zy", FIXED: "fixed",
@@ -239,7 +228,7 @@ def _by_run(values: pd.Series) -> pd.Series:
 
 
 def curve(regret: pd.DataFrame) -> pd.DataFrame:
-    """Return the regrets of TPE, and of no objective, for `plotting.curves`: x, series, value."""
+    """Return the regrets of TPE, and of no objective, for `plotting.searches`."""
     guided = (regret["sampler"] == "TPE") | (regret["objective"] == NOTHING)
     rows = regret[guided]
     return rows.assign(x=rows["number"], value=rows["regret"], series=rows["objective"])

@@ -228,9 +228,13 @@ def test_rules_stop_where_they_say():
     assert searched.patient(np.arange(5.0)) == (5, 5)
     slow = 0.002 * np.arange(100)
     assert searched.patient(slow, 0.01)[0] > 90  # small gains add up
-    assert searched.turn(np.array([-1.0, 0.5, 0.1, -0.1, 0.3, -1.0])) == 4
-    assert searched.turn(np.array([-1.0, -2.0])) == 0
-    assert searched.turn(np.array([1.0, 2.0])) == 0
+    for drift, epoch in (
+        ([-1.0, 0.5, 0.1, -0.1, 0.3, -1.0], 4),
+        ([-1.0, -2.0], 0),
+        ([1.0, 2.0], 0),
+    ):
+        course = pd.DataFrame({"run": 0, "epoch": range(1, len(drift) + 1), "drift": drift})
+        assert searched.turn(course) == epoch
 
 
 def test_the_fixed_epoch_is_learned_on_other_data():
