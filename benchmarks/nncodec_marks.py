@@ -92,17 +92,19 @@ def tuned(net, lost):
         size, back = net.coded(net.weights, qp_per_tensor=dict(qps), use_dq=True)
         return size if net.accuracy(back) >= least else 2**60, back
 
-    qps = dict.fromkeys(net.matrices, -30)
-    while tried({name: qp + 1 for name, qp in qps.items()})[0] < 2**60:
-        qps = {name: qp + 1 for name, qp in qps.items()}
-    best = tried(qps)[0]
+    for common in range(-4, -40, -1):  # from coarse to fine: accuracy moves up and down with it
+        qps = dict.fromkeys(net.matrices, common)
+        if (best := tried(qps)[0]) < 2**60:
+            break
     largest, *others = sorted(net.matrices, key=lambda n: -net.weights[n].size)
-    for attempt in range(2):
+    before = 2**60
+    while best < before:
+        before = best
         for name in (largest, *others):
             for step in (4, 2, 1):
                 while (size := tried({**qps, name: qps[name] + step})[0]) < best:
                     qps, best = {**qps, name: qps[name] + step}, size
-        for name in others if attempt == 0 else ():  # a small one finer, the largest coarser
+        for name in others:  # a small one finer, the largest coarser
             finer = {**qps, name: qps[name] - 4}
             while (size := tried(finer := {**finer, largest: finer[largest] + 1})[0]) < 2**60:
                 if size < best:

@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from tqdm import tqdm
 
 from ibcore import codec
 from ibcore.codec import Steps, rounding
 from ibcore.codec.__main__ import main
-from ibcore.codec.quantise import _moments
+from ibcore.codec.quantise import Rounding, _moments
+from ibcore.codec.search import _Search
 from ibcore.data import Dataset
 from ibcore.models import FullyConnected
 from ibcore.tolerated import HangsOnRoundingError
@@ -126,6 +128,47 @@ def test_less_may_be_lost_for_more_bytes(trained):
         codec.compress(model, None, x, y, lost=lost, calibration=x).size for lost in (0.1, 0.0)
     ]
     assert sizes[0] < sizes[1]
+
+
+def test_steps_of_their_own_beat_every_common_one(trained):
+    model, x, y = trained
+    found = codec.compress(model, None, x, y, lost=0.01)
+    common = []
+    for step in torch.arange(-4, 2, 0.1).tolist():
+        state = codec.quantise(model, 2.0**step, trade=0.3)
+        if float((answers(model, state, x).argmax(1) == y).double().mean()) >= found.before - 0.01:
+            common.append(int(codec.coded_sizes(state)["bytes"].iloc[-1]))
+    assert found.size < min(common)
+
+
+def test_a_coarse_step_is_found_where_finer_ones_lose_more(trained):
+    model, _, y = trained
+    tried = []
+    right = torch.nn.functional.one_hot(y).double()
+    search = _Search(Rounding(model), lambda _: right, y, 0.0, tqdm(disable=True))
+
+    def good(step: float, _: object) -> bool:
+        tried.append(step)
+        return step <= -3 or 1 <= step <= 1.6
+
+    search.tried = good
+    search.coarsest(4.0, -16.0, 1.0)
+    found = [step for step in tried if 1 <= step <= 1.6]
+    assert max(found) == pytest.approx(1.6, abs=1 / 16)
+    assert min(tried) == 1
+
+
+def test_one_rounding_serves_many_steps():
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 9), nn.ReLU(), nn.Linear(9, 4)
+    )
+    x = torch.randn(60, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+    one = Rounding(model, x)
+    for step in (2.0**-4, 2.0**-7, 2.0**-4):
+        state = codec.quantise(model, step, x, trade=0.3)
+        for name, found in one(step, 0.3).items():
+            assert found.step == state[name].step
+            assert found.levels.equal(state[name].levels)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
 from ibcore.checks import stream
-from ibcore.codec.rounding import float_step, plain, second_order
+from ibcore.codec.rounding import curvature, float_step, plain, second_order
 from ibcore.codec.tensors import Steps
 from ibcore.hooks import _evaluation
 from ibcore.layers import uncompiled
@@ -55,57 +55,116 @@ def quantise(
         ValueError: a step, trade or precision that is not positive; weights that are not finite.
     Source: Frantar & Alistarh (2022) and Nagel et al. (2019), with a cost of bits; this study.
     """
-    for name, value in (("step", step), ("trade", trade + 1e-300), ("precise", precise)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
-    changed = copy.deepcopy(uncompiled(model))
-    sizes: dict[str, float] = defaultdict(lambda: step)
-    sizes |= {name: step * factor for name, factor in (factors or {}).items()}
-    found: dict[str, Steps] = {}
-    if calibration is not None:
-        found = _by_inputs(changed, sizes, trade, calibration, *args)
-    state = changed.state_dict()
-    out: dict[str, Tensor | Steps] = {}
-    first: dict[tuple, str] = {}
-    for name, tensor in state.items():
-        twin = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
-        if tensor.numel() and twin != name:
-            out[name] = out[twin]
-        else:
-            out[name] = found.get(name) or _alone(name, tensor, sizes[name], trade, precise)
-    return out
+    return Rounding(model, calibration, *args)(step, trade, factors, precise)
 
 
-def _by_inputs(
-    model: nn.Module, sizes: Mapping[str, float], trade: float, x: Tensor, *args: Any
-) -> dict[str, Steps]:
-    """Round each layer's weights, in place, when a pass through the network comes to it."""
-    layers = {
+class Rounding:
+    """`quantise` for many steps of one network: what does not hang on them is found once.
+
+    Args:
+        model: see `quantise`.
+        calibration: see `quantise`.
+        args: further inputs of the model.
+    """
+
+    def __init__(self, model: nn.Module, calibration: Tensor | None = None, *args: Any) -> None:
+        self.model, self.x, self.args = uncompiled(model), calibration, args
+        self.curves: dict[str, Tensor] = {}
+        self.means: dict[str, Tensor] = {}
+        self.first: dict[str, Seen] = {}
+        if calibration is None:
+            return
+        layers = _layers(self.model)
+        for name, module in layers.items():
+            _check_finite(name, module.weight)
+        self.curves = _sensitivities(self.model, layers, calibration[:_SLOPES], *args)
+        self._look(layers)
+
+    def __call__(
+        self,
+        step: float,
+        trade: float = 1.0,
+        factors: Mapping[str, float] | None = None,
+        precise: float = PRECISE,
+    ) -> dict[str, Tensor | Steps]:
+        """Return the weights; see `quantise`."""
+        for name, value in (("step", step), ("trade", trade + 1e-300), ("precise", precise)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+        sizes: dict[str, float] = defaultdict(lambda: step)
+        sizes |= {name: step * factor for name, factor in (factors or {}).items()}
+        changed, found = self.model, dict[str, Steps]()
+        if self.x is not None:
+            changed = copy.deepcopy(self.model)
+            found = self._by_inputs(changed, sizes, trade)
+        out: dict[str, Tensor | Steps] = {}
+        first: dict[tuple, str] = {}
+        for name, tensor in changed.state_dict().items():
+            twin = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
+            if tensor.numel() and twin != name:
+                out[name] = out[twin]
+            else:
+                out[name] = found.get(name) or _alone(name, tensor, sizes[name], trade, precise)
+        return out
+
+    def _look(self, layers: Mapping[str, _Layer]) -> None:
+        """Keep each layer's mean input, and all of the layer's that is called first.
+
+        What comes before that one has no weights to round, so its inputs stay what they are.
+        """
+
+        def see(name: str, module: _Layer, z: Tensor) -> None:
+            mean, moments = _moments(module, z)
+            if not self.means:
+                self.first[name] = Seen(mean, curvature(moments))
+            self.means.setdefault(name, mean)
+
+        with _evaluation(self.model), torch.no_grad(), _before(layers, see):
+            self.model(self.x, *self.args)
+
+    def _by_inputs(
+        self, model: nn.Module, sizes: Mapping[str, float], trade: float
+    ) -> dict[str, Steps]:
+        """Round each layer's weights, in place, when a pass through the network comes to it."""
+        layers = _layers(model)
+        found: dict[str, Steps] = {}
+
+        def round_layer(name: str, module: _Layer, z: Tensor) -> None:
+            if name not in self.curves or any(layers[n].weight is module.weight for n in found):
+                return
+            seen = self.first.get(name)
+            if seen is None:
+                mean, moments = _moments(module, z)
+                seen = Seen(mean, curvature(moments))
+            weight = module.weight.flatten(1).double()
+            levels, size = second_order(
+                weight, *seen.curvature, self.curves[name], sizes[name], trade
+            )
+            found[name] = Steps(levels.reshape(module.weight.shape), size, module.weight.dtype)
+            module.weight.copy_(found[name].values())
+            if module.bias is not None:
+                new = module.weight.flatten(1).double()
+                module.bias += (weight @ self.means[name] - new @ seen.mean).to(module.bias)
+
+        with _evaluation(model), torch.no_grad(), _before(layers, round_layer):
+            model(self.x, *self.args)
+        return found
+
+
+class Seen(NamedTuple):
+    """Mean of a layer's inputs, and what `curvature` makes of their second moments."""
+
+    mean: Tensor
+    curvature: tuple[Tensor, Tensor]
+
+
+def _layers(model: nn.Module) -> dict[str, _Layer]:
+    """Return the layers that are rounded by their inputs, by the name of their weights."""
+    return {
         f"{n}.weight" if n else "weight": m
         for n, m in model.named_modules()
         if isinstance(m, _Layer) and _suits(m) and m.weight.numel()
     }
-    for name, module in layers.items():
-        _check_finite(name, module.weight)
-    curves = _sensitivities(model, layers, x[:_SLOPES], *args)
-    means = _mean_inputs(model, layers, x, *args)
-    found: dict[str, Steps] = {}
-
-    def round_layer(name: str, module: _Layer, z: Tensor) -> None:
-        if name not in curves or any(layers[n].weight is module.weight for n in found):
-            return
-        mean, moments = _moments(module, z)
-        weight = module.weight.flatten(1).double()
-        levels, size = second_order(weight, moments, curves[name], sizes[name], trade)
-        found[name] = Steps(levels.reshape(module.weight.shape), size, module.weight.dtype)
-        module.weight.copy_(found[name].values())
-        if module.bias is not None:
-            new = module.weight.flatten(1).double()
-            module.bias += (weight @ means[name] - new @ mean).to(module.bias)
-
-    with _evaluation(model), torch.no_grad(), _before(layers, round_layer):
-        model(x, *args)
-    return found
 
 
 def _alone(name: str, tensor: Tensor, step: float, trade: float, precise: float) -> Tensor | Steps:
@@ -181,19 +240,6 @@ def _suits(module: _Layer) -> bool:
         return True
     plain = module.groups == 1 and module.padding_mode == "zeros"
     return plain and not isinstance(module.padding, str)
-
-
-def _mean_inputs(
-    model: nn.Module, layers: Mapping[str, _Layer], x: Tensor, *args: Any
-) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-
-    def see(name: str, module: _Layer, z: Tensor) -> None:
-        found.setdefault(name, _moments(module, z)[0])
-
-    with _evaluation(model), torch.no_grad(), _before(layers, see):
-        model(x, *args)
-    return found
 
 
 def _sensitivities(

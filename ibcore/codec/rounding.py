@@ -19,17 +19,26 @@ def float_step(size: float) -> float:
     return float(np.float32(max(size, 1e-30)))
 
 
-def second_order(
-    weight: Tensor, moments: Tensor, g: Tensor, step: float, trade: float
-) -> tuple[Tensor, float]:
-    """Return the levels of a matrix, shape (units, inputs), and their step."""
+def curvature(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what rounding needs of a layer's second moments, shape (inputs, inputs).
+
+    Returns:
+        The upper Cholesky factor of their inverse, and the curvature along each column while the
+        later ones adapt, 0 where an input is always 0.
+    """
     diagonal = moments.diagonal()
-    idle = diagonal == 0  # inputs that are always 0
+    idle = diagonal == 0
     damp = _DAMP * diagonal.mean() + _SUMS * diagonal.sum()
     moments = moments + torch.diag(damp + idle.double())
     upper = torch.linalg.cholesky(torch.linalg.inv(moments), upper=True)
-    importance = upper.diagonal() ** -2  # curvature along a column, the later ones adapting
-    importance = torch.where(idle, 0.0, importance)
+    return upper, torch.where(idle, 0.0, upper.diagonal() ** -2)
+
+
+def second_order(
+    weight: Tensor, upper: Tensor, importance: Tensor, g: Tensor, step: float, trade: float
+) -> tuple[Tensor, float]:
+    """Return the levels of a matrix, shape (units, inputs), and their step; see `curvature`."""
+    idle = importance == 0
     mean = float(importance[~idle].mean()) if not idle.all() else 1.0
     size = float_step(step / math.sqrt(mean * float(g.mean())))
     price = trade * _SLOPE * step**2

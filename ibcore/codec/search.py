@@ -1,24 +1,31 @@
 """The coarsest weights whose answer is as good as asked for."""
 
+import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from tqdm import tqdm
 
-from ibcore.capacity.rank import LOST, accuracy_of, check_lost
+from ibcore.capacity.rank import LOST, check_lost
 from ibcore.codec.container import State, coded_sizes, save
-from ibcore.codec.quantise import quantise
+from ibcore.codec.quantise import Rounding
 from ibcore.codec.tensors import Steps
+from ibcore.hooks import _evaluation
 from ibcore.layers import uncompiled
 from ibcore.tolerated import HangsOnRoundingError
 
 _FINEST, _COARSEST = -16.0, 4.0  # log₂ of the step
 _TRADES = (0.3, 0.15)
-_MOVE, _LAST = 0.5, 0.1  # log₂ of a factor of one tensor's step, and of all in the end
+_MOVES = (0.5, 0.25, 0.12)  # log₂ of a factor of one tensor's step
+_GIVEN, _TAKEN = 0.5, 0.06  # log₂: one tensor's step finer, then all coarser, again and again
+_HALVINGS, _ROUNDS = 4, 2
+_SPAN = 0.5  # log₂: between two steps whose bytes are compared
 
 
 class Compressed(NamedTuple):
@@ -56,10 +63,12 @@ def compress(
 ) -> Compressed:
     """Write the smallest file found that loses at most `lost` of the accuracy; see `quantise`.
 
-    For a few prices of a bit the coarsest common step is searched by halving, as if a finer one
-    never lost more. From the best of them each tensor's own step is moved, the largest first, while
-    files get smaller. The samples choose among some fifty settings, so accuracy on them flatters a
-    little: report it on others.
+    The coarsest common step that is good enough is searched from coarse to fine, as accuracy goes
+    up and down with it. Without calibration inputs each tensor's own step is then set so that a
+    byte saved costs the answer as much in each (its Kullback–Leibler divergence); with them
+    curvatures have done that. Last, steps are moved one by one, the largest tensor first, while
+    files get smaller. The samples choose among some tens of settings, more where there are many
+    tensors, so accuracy on them flatters a little: report it on others.
 
     Args:
         model: any `nn.Module` that answers with logits, shape (n_samples, n_classes).
@@ -80,24 +89,17 @@ def compress(
     check_lost(lost, x, y)
     model = uncompiled(model)
 
-    def accuracy(state: State) -> float:
+    def answers(state: State) -> Tensor:
         weights = {n: w.values() if isinstance(w, Steps) else w for n, w in state.items()}
+        with _evaluation(model), torch.no_grad():
+            parts = x.split(batch_size or len(x))
+            logits = torch.cat([functional_call(model, weights, (p, *args)) for p in parts])
+        return logits if chosen is None else logits[chosen]
 
-        def answer(*inputs: Any) -> Any:
-            return functional_call(model, weights, inputs)
-
-        return accuracy_of(model, answer, x, y, chosen, batch_size, *args)
-
-    before = accuracy(model.state_dict())
-    search = _Search(lambda state: accuracy(state) >= before - lost - 1e-12)
+    labels = y if chosen is None else y[chosen]
     with tqdm(desc="settings", disable=not progress, unit="") as bar:
-
-        def tried(step: float, trade: float, factors: dict[str, float]) -> bool:
-            bar.update()
-            state = quantise(model, 2.0**step, calibration, *args, trade=trade, factors=factors)
-            return search.try_out(state, (step, trade, factors))
-
-        _search(tried, search, [n for n, w in model.state_dict().items() if w.ndim > 1])
+        search = _Search(Rounding(model, calibration, *args), answers, labels, lost, bar)
+        search.run(even=calibration is None)
     if search.best is None:
         raise HangsOnRoundingError(
             f"the answer loses more than lost={lost} by steps of 2^{_FINEST:g}: it hangs on "
@@ -105,44 +107,113 @@ def compress(
         )
     if path is not None:
         save(search.best, path)
-    return Compressed(search.size, before, accuracy(search.best), search.best)
+    return Compressed(search.size, search.before, search.accuracy(search.best), search.best)
 
 
 class _Search:
     """The smallest state so far that is good enough, and the settings that it came from."""
 
-    def __init__(self, enough: Any) -> None:
-        self.enough, self.best, self.size = enough, None, 2**62
-        self.settings: tuple[float, float, dict[str, float]] = (0.0, 0.0, {})
+    def __init__(
+        self,
+        rounding: Rounding,
+        answers: Callable[[State], Tensor],
+        y: Tensor,
+        lost: float,
+        bar: "tqdm[NoReturn]",
+    ) -> None:
+        self.rounding, self.answers, self.y, self.bar = rounding, answers, y, bar
+        weights = rounding.model.state_dict()
+        self.names = [name for name, weight in weights.items() if weight.ndim > 1]
+        self.names.sort(key=lambda name: -weights[name].numel())
+        self.weights: State = dict(weights)
+        self.before = self.accuracy(self.weights)
+        self.least = self.before - lost - 1e-12
+        self.best: State | None = None
+        self.size, self.step, self.trade = 2**62, 0.0, _TRADES[0]
+        self.factors: dict[str, float] = {}  # log₂, as the step
 
-    best: State | None
+    def accuracy(self, state: State) -> float:
+        """Return the share of right answers."""
+        return float((self.answers(state).argmax(1) == self.y).double().mean())
 
-    def try_out(self, state: State, settings: tuple[float, float, dict[str, float]]) -> bool:
-        """Return whether a state is good enough; keep it where it is the smallest."""
-        if not self.enough(state):
+    def run(self, even: bool) -> None:
+        """Search; with `even`, set the steps of tensors by what they cost the answer."""
+        self.coarsest(_COARSEST, _FINEST, 1.0)
+        if self.best is None:
+            return
+        for _ in range(_ROUNDS if even else 0):
+            self.factors = self.evened()
+            self.coarsest(self.step + 1, self.step - 2, 0.5)
+        self.trade = _TRADES[1]
+        before = self.size
+        self.coarsest(self.step + 0.5, self.step - 0.5, 0.25)
+        self.trade = _TRADES[self.size < before]
+        for _ in range(_ROUNDS):
+            before = self.size
+            for name, move in itertools.product(self.names, _MOVES):
+                self.move(name, move)
+            for name in self.names[:0:-1]:  # all but the largest: it has the bytes
+                self.give(name)
+            if self.size == before:
+                break
+
+    def tried(self, step: float, factors: dict[str, float]) -> bool:
+        """Return whether steps are good enough; keep them where the file is the smallest."""
+        self.bar.update()
+        state = self._state(step, factors)
+        if self.accuracy(state) < self.least:
             return False
         size = int(coded_sizes(state)["bytes"].iloc[-1])
         if size < self.size:
-            self.best, self.size, self.settings = state, size, settings
+            self.best, self.size, self.step, self.factors = state, size, step, factors
         return True
 
-
-def _search(tried: Any, search: _Search, names: list[str]) -> None:
-    """Try common steps for each price, then coarser ones of one tensor after the other."""
-    low, high, halvings = _FINEST, _COARSEST, 8
-    if not tried(low, _TRADES[0], {}):
-        return
-    for trade in _TRADES:
-        for _ in range(halvings):
+    def coarsest(self, high: float, low: float, stride: float) -> None:
+        """Try ever finer common steps until one is good enough, then halve to the one before."""
+        while not self.tried(high, self.factors):
+            high -= stride
+            if high < low:
+                return
+        low, high = high, high + stride
+        for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if tried(middle, trade, {}) else (low, middle)
-        low, high, halvings = low - 1.5, low + 0.1, 5
-    sizes = coded_sizes(search.best or {}).set_index("tensor")["bytes"]
-    for moved in [[name] for name in sorted(names, key=lambda n: sizes[n])] + [names]:
-        move = _MOVE if len(moved) == 1 else _LAST
+            low, high = (middle, high) if self.tried(middle, self.factors) else (low, middle)
+
+    def evened(self) -> dict[str, float]:
+        """Return factors nearer to those at which a byte costs the answer as much in each tensor.
+
+        Divergence grows as the square of a step, and bytes fall as its logarithm.
+        """
+        here, coarser = (self._state(self.step + more, self.factors) for more in (0.0, _SPAN))
+        before, after = (coded_sizes(s).set_index("tensor")["bytes"] for s in (here, coarser))
+        names = [name for name in self.names if isinstance(here[name], Steps)]
+        saved = {name: max(1.0, float(before[name] - after[name])) for name in names}
+        whole = self.answers(self.weights).log_softmax(1)
+        cost = {}
+        for name in names:
+            changed = self.answers({**self.weights, name: here[name]}).log_softmax(1)
+            lost = float((whole.exp() * (whole - changed)).double().nansum(1).mean())
+            cost[name] = math.log2(max(lost, 1e-12) / saved[name])
+        mean = sum(saved[n] * cost[n] for n in names) / sum(saved.values())
+        change = {n: max(-2.0, min(2.0, (mean - cost[n]) / 2)) for n in names}
+        return {n: self.factors.get(n, 0.0) + change[n] for n in names}
+
+    def move(self, name: str, move: float) -> None:
+        """Make one tensor's step coarser, as long as files get smaller."""
         before = math.inf
-        while search.size < before:
-            before = search.size
-            step, trade, factors = search.settings
-            coarser = {name: factors.get(name, 1.0) * 2.0**move for name in moved}
-            tried(step, trade, {**factors, **coarser})
+        while self.size < before:
+            before = self.size
+            self.tried(self.step, self._factors(name, move))
+
+    def give(self, name: str) -> None:
+        """Make one tensor's step finer, and all coarser for it, as long as that is good enough."""
+        start, factors = self.step, self._factors(name, -_GIVEN)
+        for times in range(1, round(1 / _TAKEN)):
+            if not self.tried(start + times * _TAKEN, factors):
+                break
+
+    def _factors(self, name: str, more: float) -> dict[str, float]:
+        return {**self.factors, name: self.factors.get(name, 0.0) + more}
+
+    def _state(self, step: float, factors: dict[str, float]) -> State:
+        return self.rounding(2.0**step, self.trade, {n: 2.0**f for n, f in factors.items()})
