@@ -1,5 +1,6 @@
 """A weight file: what goes in comes out, other machines read it, damage has a name."""
 
+import base64
 import struct
 import subprocess
 import sys
@@ -17,11 +18,20 @@ from torch import nn
 from ibcore import codec
 from ibcore.codec import WeightFileError, mixing
 from ibcore.codec.container import MAGIC, VERSION, _varint
-from ibcore.codec.mixing import Coder
+from ibcore.codec.mixing import LARGEST, NEXT, Coder
+from ibcore.codec.rounding import _cheapest_path, plain, trellis
 from ibcore.codec.tensors import DTYPES, EXPONENT, Steps
 from ibcore.models import FullyConnected
 
 FLOATS = list(EXPONENT)
+OLD = (
+    "j2liYw0KGgFSBwABdwECAgQKAwN/dgAAABIAAWgCAAIECgABbgQBATwrNwABcwEDAgQKAAAAgD4aAAFyCQEBAgABAAF0"
+    "AQQAAAFmAQICKCgAAwAACAgIAQUFBYqo1IoSYcq7s2qv/tDez6vbgCAnALyyYkMOSkNmO+o8HfpasiKWMo5d2rp8IAlk"
+    "W+D0NFozOQk6lLQ3AZdKik+YvwJpYYfe1+VsRyggRpsajV4WLx3bRYRjmgZBPKNBELzmCxWtuyoG24Nw6f527iYc+YWN"
+    "CLoWt5WchUcExKuhtkp4DlddG6sFlAnXNNdEzmzRTlVTVObPnNoHUOXXYFC0T/5JvFf7Vi/OOthN2RVT9lR8U9zYRNDK"
+    "WWbNpNQJU35OWcw+1N1VHFKFVzpIgNeot3rSq8/x2FVZAAAPvjsxT7Ath76EKC+SUqB8QAP7ACAD/GnxXTMEXeF3jl2r"
+    "wTPUiu58wrYHpV/RGyrLoFx2OQn7MVORQV2EChPdyUYWGq+7jtAA9lQVdSD8f//////+//////7//////v/DdfwA"
+)  # of a writer that had methods 0 to 4
 
 
 def same(a, b):
@@ -193,6 +203,17 @@ def test_files_of_version_1_stay_as_they_are():
     assert zlib.crc32(data) == 558161692
 
 
+def test_a_file_written_before_levels_could_depend_is_read():
+    found = codec.unpack(base64.b64decode(OLD))
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(4, 10, generator=generator)
+    old = {"w": w, "h": (w * 100).half(), "n": torch.arange(-30, 30)}
+    old |= {"s": torch.round(3 * w).long() / 4, "r": torch.tensor([True, False]), "t": w}
+    old["f"] = torch.zeros(40, 40)
+    assert list(found) == list(old)
+    assert all(same(found[name], tensor) for name, tensor in old.items())
+
+
 def test_steps_are_whole_multiples_of_a_step():
     levels = torch.round(2 * normal(30, 40)).long()
     steps = Steps(levels, 0.125, torch.float16)
@@ -213,6 +234,8 @@ def test_steps_are_whole_multiples_of_a_step():
         ({"w": Steps(torch.ones(2), 0.0, torch.float32)}, ValueError, "a step above 0"),
         ({"w": Steps(torch.ones(2), 0.1, torch.float32)}, ValueError, "a float32"),
         ({"w": Steps(torch.tensor([2**40]), 1.0, torch.float32)}, ValueError, "larger step"),
+        ({"w": Steps(torch.tensor([1]), 1.0, torch.float32, True)}, ValueError, "the trellis"),
+        ({"w": Steps(torch.tensor([2, 2, 2]), 1.0, torch.float32, True)}, ValueError, "trellis"),
     ],
 )
 def test_what_has_no_form_is_refused_and_nothing_is_written(state, error, words, tmp_path):
@@ -223,6 +246,178 @@ def test_what_has_no_form_is_refused_and_nothing_is_written(state, error, words,
     assert len(list(tmp_path.iterdir())) == 1
 
 
+# Levels that depend on those before
+
+
+def follow(numbers):
+    """Return the levels that numbers tell, one after the other, by the page's two lines."""
+    node, levels = 0, []
+    for number in numbers:
+        levels.append(2 * number - node % 2 * int(np.sign(number)))
+        node = NEXT[node][number % 2]
+    return levels
+
+
+def cost_of(exact, numbers, price, costs):
+    """Return the error and the price of numbers that follow the trellis."""
+    node, total = 0, 0.0
+    for i, (e, number, level) in enumerate(zip(exact, numbers, follow(numbers), strict=True)):
+        total += (level - e) ** 2 + price * costs[node % 2, i % costs.shape[1], abs(number)]
+        node = NEXT[node][number % 2]
+    return total
+
+
+def greedy(exact, price, costs):
+    """Return the numbers that are cheapest one by one."""
+    node, numbers = 0, []
+    for i, e in enumerate(exact):
+        tried = range(-40, 41)
+        paid = [
+            (2 * t - node % 2 * np.sign(t) - e) ** 2
+            + price * costs[node % 2, i % costs.shape[1], abs(t)]
+            for t in tried
+        ]
+        numbers.append(tried[int(np.argmin(paid))])
+        node = NEXT[node][numbers[-1] % 2]
+    return numbers
+
+
+def bits(columns, seed=0):
+    """Return costs that rise with the magnitude, shape (2, columns, 48)."""
+    rises = np.random.default_rng(seed).uniform(0.2, 2, (2, columns, 48))
+    return np.cumsum(rises, 2)
+
+
+@given(hnp.arrays("f8", st.integers(1, 40), elements=st.floats(-60, 60)), st.floats(0, 3))
+def test_the_path_is_never_dearer_than_a_greedy_one(exact, price):
+    costs = bits(3)
+    numbers, odd = _cheapest_path(exact, price, costs)
+    numbers = numbers.astype(int).tolist()
+    assert (2 * np.array(numbers) - odd * np.sign(numbers)).tolist() == follow(numbers)
+    found = cost_of(exact, numbers, price, costs)
+    assert found <= cost_of(exact, greedy(exact, price, costs), price, costs) + 1e-9
+
+
+def test_the_path_is_the_best_of_all():
+    exact, costs = np.random.default_rng(1).normal(0, 1.5, 6), bits(2)
+    tried = np.stack(np.meshgrid(*[range(-2, 3)] * 6, indexing="ij"), -1).reshape(-1, 6)
+    least = min(cost_of(exact, numbers, 0.4, costs) for numbers in tried.tolist())
+    numbers = _cheapest_path(exact, 0.4, costs)[0].astype(int).tolist()
+    assert cost_of(exact, numbers, 0.4, costs) == pytest.approx(least)
+
+
+@given(
+    hnp.arrays("i8", hnp.array_shapes(max_dims=3, max_side=9), elements=st.integers(-20, 20)),
+    st.sampled_from([torch.float16, torch.float32, torch.float64]),
+)
+def test_any_path_comes_back(numbers, dtype):
+    levels = torch.tensor(follow(numbers.ravel().tolist())).reshape(numbers.shape)
+    steps = Steps(levels, 0.25, dtype, True)
+    assert same(back({"w": steps})["w"], steps.values())
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0, 2), (1,), (1, 1)])
+@pytest.mark.parametrize("number", [0, 1, LARGEST // 2, -LARGEST // 2])
+def test_the_ends_come_back(shape, number):
+    levels = torch.full(shape, 2 * number)
+    steps = Steps(levels, 1.0, torch.float64, True)
+    assert same(back({"w": steps})["w"], steps.values())
+
+
+def test_large_numbers_come_back_at_odd_nodes():
+    levels = torch.tensor(follow([LARGEST // 2 - 1, 16, LARGEST // 2, -LARGEST // 2, 15, 14]))
+    steps = Steps(levels.reshape(2, 3), 1.0, torch.float64, True)
+    assert same(back({"w": steps})["w"], steps.values())
+    with pytest.raises(ValueError, match="larger step"):
+        codec.pack({"w": Steps(torch.tensor([LARGEST + 2]), 1.0, torch.float32, True)})
+
+
+@given(st.binary(max_size=60), st.integers(1, 40), st.integers(1, 9))
+def test_any_bytes_are_some_path(data, count, columns):
+    levels = mixing.decode(data, count, Coder(columns, dependent=True))
+    assert levels.shape == (count,)
+    node = 0
+    for level in levels.tolist():
+        number, left = divmod(abs(level) + node % 2, 2)
+        assert level == 0 or not left
+        node = NEXT[node][number % 2]
+
+
+def test_a_flipped_byte_behind_a_right_length_is_other_numbers():
+    levels = trellis(normal(20, 30, dtype=torch.float64), 0.5).numpy().ravel()
+    coder = Coder(30, 0, 0, True)
+    data, _ = mixing.encode(levels, coder, 10**4)
+    assert mixing.decode(data, 600, coder).tolist() == levels.tolist()
+    for place in range(0, len(data) - 8, 5):
+        flipped = bytearray(data)
+        flipped[place] ^= 255
+        assert mixing.decode(bytes(flipped), 600, coder).tolist() != levels.tolist()
+
+
+def test_a_trellis_takes_fewer_bytes_of_equal_error():
+    exact = normal(150, 300, dtype=torch.float64)
+
+    def points(rounding, steps, dependent):
+        for step in steps:
+            levels = rounding(exact / step, 0.6)
+            size = len(codec.pack({"w": Steps(levels, 1.0, torch.float32, dependent)}))
+            yield size, float((levels * step - exact).square().mean())
+
+    sizes, errors = zip(*points(plain, (0.5, 0.7, 1.0, 1.4, 1.9), False), strict=True)
+    for size, error in points(trellis, (0.35, 0.5, 0.8), True):
+        assert size < 0.94 * np.interp(error, errors, sizes)
+
+
+def test_without_a_price_the_error_is_that_of_a_trellis():
+    exact = 30 * normal(100, 100, dtype=torch.float64)
+    error = float((trellis(exact, 0.0) - exact).square().mean())
+    assert 0.24 < error < 0.27  # independent levels of twice the step: 1/3
+
+
+def test_a_network_is_rounded_by_the_trellis_where_it_is_asked_for(tmp_path):
+    model = nn.Sequential(nn.Embedding(30, 8), nn.Flatten(), nn.Linear(16, 12), nn.LayerNorm(12))
+    state = codec.quantise(model, 0.5, dependent=True)
+    depends = {name: w.dependent for name, w in state.items() if isinstance(w, Steps)}
+    assert depends == {"0.weight": True, "2.weight": True, "2.bias": False}
+    size = codec.save(state, tmp_path / "net.ibc")
+    found = codec.load(tmp_path / "net.ibc")
+    assert all(same(found[name], state[name].values()) for name in depends)
+    table = codec.coded_sizes(state).set_index("tensor")
+    assert table["bytes"]["file"] == size
+    assert table["method"]["2.weight"] == "dependent"
+    spent = table.loc["2.weight", ["mask", "signs", "magnitudes"]].sum()
+    assert 0 < spent / 8 < table["bytes"]["2.weight"] < spent / 8 + 40
+    listed = codec.contents((tmp_path / "net.ibc").read_bytes()).set_index("tensor")
+    assert listed["method"]["0.weight"] == "dependent"
+    assert listed["step"]["0.weight"] == state["0.weight"].step
+    assert not any(w.dependent for w in codec.quantise(model, 0.5).values() if type(w) is Steps)
+
+
+def test_layers_that_have_inputs_are_rounded_by_them():
+    model = nn.Sequential(nn.Linear(6, 4))
+    state = codec.quantise(model, 0.5, normal(50, 6), dependent=True)
+    assert not state["0.weight"].dependent
+
+
+def test_compiled_and_plain_find_the_same_levels_and_bytes():
+    code = (
+        "import sys, hashlib; sys.modules['numba'] = None\n"
+        "import torch; from ibcore import codec; from ibcore.codec.rounding import trellis\n"
+        "w = torch.randn(20, 30, generator=torch.Generator().manual_seed(0)).double() * 3\n"
+        "l = trellis(w, 0.5); d = codec.pack({'w': codec.Steps(l, 1.0, torch.float64, True)})\n"
+        "assert codec.unpack(d)['w'].equal(l.double()); print(hashlib.sha256(d).hexdigest())\n"
+    )
+    found = [
+        subprocess.run([sys.executable, *rest], capture_output=True, text=True)
+        for rest in (
+            ("-W", "error", "-c", code),
+            ("-c", code.replace("sys.modules['numba'] = None", "")),
+        )
+    ]
+    assert len(found[0].stdout) == 65, found[0].stderr
+    assert found[0].stdout == found[1].stdout
+
+
 # Damage
 
 
@@ -231,6 +426,8 @@ def example():
     state = dict(
         model.state_dict(), steps=Steps(torch.arange(12).reshape(3, 4), 0.5, torch.float32)
     )
+    levels = trellis(2 * normal(3, 5, dtype=torch.float64), 0.5)
+    state["dependent"] = Steps(levels, 0.5, torch.float32, True)
     return codec.pack(state | {"count": torch.tensor([1, 2]), "twin": state["linear1.bias"]})
 
 
@@ -296,9 +493,12 @@ ONE = b"\0\0\0\x80\x3f"  # no period, a step of 1
         (hostile(b"\1" + entry(method=1, dtype=7, shape=(HUGE,), rest=b"\0\4"), bytes(4)), "limit"),
         (hostile(b"\2" + 2 * entry(dtype=8), b"\0\0"), "more than once"),
         (hostile(b"\1" + entry(dtype=10)), "byte 10"),
-        (hostile(b"\1" + entry(method=5)), "byte 5"),
+        (hostile(b"\1" + entry(method=6)), "byte 6"),
         (hostile(b"\1" + entry(method=1, rest=b"\0\4"), b"\0" * 4), "don't fit"),
         (hostile(b"\1" + entry(method=3, dtype=5, rest=b"\0"), b"\0" * 4), "don't fit"),
+        (hostile(b"\1" + entry(method=5, dtype=5, rest=b"\0"), b"\0" * 4), "don't fit"),
+        (hostile(b"\1" + entry(method=5, shape=(2**28,), rest=ONE + b"\4"), bytes(4)), "can't be"),
+        (hostile(b"\1" + entry(method=5, rest=b"\0\0\0\xc0\x7f\1"), b"\0"), "step of nan"),
         (hostile(b"\1" + entry(method=3, rest=b"\0\0\0\0\0\1"), b"\0"), "step of 0"),
         (hostile(b"\1" + entry(method=3, rest=b"\0\0\0\x80\x7f\1"), b"\0"), "step of inf"),
         (hostile(b"\1" + entry(method=3, rest=b"\2\0\0\x80\x3f\1"), b"\0"), "at most 1 is allowed"),

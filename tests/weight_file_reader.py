@@ -14,6 +14,7 @@ KNOTS = [*KNOTS, 32768, *(65536 - knot for knot in reversed(KNOTS))]
 LINES = [KNOTS[i >> 7] * (128 - i % 128) + KNOTS[(i >> 7) + 1] * (i % 128) for i in range(4096)]
 SQUASHED = [min(max((line + 64) >> 7, 32), 65504) for line in LINES]
 STRETCHED = [min(max(bisect_left(SQUASHED, 16 * p + 8), 1), 4095) - 2048 for p in range(4096)]
+NEXT = ((0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5))
 BOUNDS = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 768)
 
 
@@ -59,7 +60,7 @@ class Mixture:
             self.models[place] = adapt(self.models.get(place, (mixed << 6, 0)), bit)
         return bit
 
-    def number(self, near, slots):
+    def number(self, near, slots, most=29):
         if not self.decide(0, near, slots):
             return 0
         negative = self.decide(1, 16 + near, slots)
@@ -68,7 +69,7 @@ class Mixture:
             size += 1
         if size > 14:
             places, found = 0, 1
-            while places < 29 and self.decide(16 + places, 48 + near, slots):
+            while places < most and self.decide(16 + places, 48 + near, slots):
                 places += 1
             for _ in range(places):
                 found = found << 1 | self.bits.next(32768)
@@ -76,8 +77,8 @@ class Mixture:
         return -size if negative else size
 
 
-def numbers(data, count, columns, period, offset):
-    mixture, found = Mixture(data), []
+def numbers(data, count, columns, period, offset, dependent):
+    mixture, found, node = Mixture(data), [], 0
     down, across = [0] * (columns + 2), 0
     backs = (1, 2, columns, 2 * columns, columns + 1, columns - 1, period)
     for index in range(count):
@@ -89,11 +90,13 @@ def numbers(data, count, columns, period, offset):
         sign = [(v > 0) - (v < 0) for v in (around[0], around[2], around[6])]
         near, along = level(2 * (2 * a + 2 * c + b + d + e + cc)), level(across)
         sides = level((down[column] + 2 * down[column + 1] + down[column + 2]) >> 2)
-        slots = [0, min(a, 15) * 16 + min(b, 15), min(c, 15) * 16 + min(cc, 15)]
+        slots = [node, min(a, 15) * 16 + min(b, 15), min(c, 15) * 16 + min(cc, 15)]
         slots += [sides * 16 + along, level(down[column + 1]) * 16 + near, along * 16 + near]
         slots += [min(f, 15) * 16 + sides]
         slots += [min(a, 2) * 81 + min(c, 2) * 27 + 9 * sign[0] + 3 * sign[1] + sign[2] + 13]
-        found.append(mixture.number(near, slots))
+        told = mixture.number(near, [slot + 256 * (node % 2) for slot in slots], 29 - dependent)
+        found.append(2 * told - node % 2 * ((told > 0) - (told < 0)) if dependent else told)
+        node = NEXT[node][told % 2] if dependent else 0
         size = min(abs(found[-1] + offset), 65536) << 6
         down[column + 1] += (size - down[column + 1]) // min(row + 2, 64)
         across += (size - across) // 16
@@ -153,19 +156,19 @@ def read(data):
         count = math.prod(shape)
         columns = max(1, count // shape[0] if len(shape) > 1 and shape[0] else count)
         period = header.varint() if method else 0
-        step = struct.unpack("<f", header.take(4))[0] if method == 3 else None
+        step = struct.unpack("<f", header.take(4))[0] if method in (3, 5) else None
         offset, center, floor = (header.varint() if method == 2 else 0 for _ in range(3))
-        planes = -(-(8 * SIZES[kind] - EXPONENTS[kind]) // 8) if method == 2 else 0
-        depths = header.take(planes)
+        depths = header.take(-(-(8 * SIZES[kind] - EXPONENTS[kind]) // 8) if method == 2 else 0)
         raw = count if method else count * SIZES[kind]
         lengths = [header.varint() if d else raw for d in (8 if method else 0, *depths)]
         parts = [streams.take(length) for length in lengths]
-        value = numbers(parts[0], count, columns, period, offset) if method else parts[0]
+        told = parts[0], count, columns, period, offset, method == 5
+        value = numbers(*told) if method else parts[0]
         if method == 1:
             size = SIZES[kind]
             value = b"".join((v % 256**size).to_bytes(size, "little") for v in value)
         elif method == 2:
             value = floats(kind, parts[1:], depths, center, floor, value)
-        found[name.decode()] = (DTYPES[kind], shape, (value, step) if method == 3 else value)
+        found[name.decode()] = (DTYPES[kind], shape, (value, step) if method in (3, 5) else value)
     assert streams.position == len(data) - 4
     return found

@@ -15,10 +15,12 @@ from tqdm import tqdm
 
 from ibcore.codec.mixing import FEWEST_BITS, Coder
 from ibcore.codec.tensors import (
+    DEPENDENT,
     DEPTHS,
     DTYPES,
     EXPONENT,
     FLOAT,
+    METHODS,
     RAW,
     STEPS,
     TWIN,
@@ -52,7 +54,7 @@ class Entry(NamedTuple):
         dtype: of its values.
         shape: its dimensions.
         coded: method, contexts and the streams; these are empty until the file is read on.
-        step: of `STEPS`.
+        step: of `STEPS` and `DEPENDENT`.
         lengths: of the streams, in bytes.
         twin: the number of the tensor that it shares its memory with.
     """
@@ -149,12 +151,13 @@ def coded_sizes(model: nn.Module | State) -> pd.DataFrame:
     entries = _entries(model, False)
     for number, entry in enumerate(entries):
         after = len(_header(entries[: number + 1]))
-        spent = entry.coded.spent if entry.coded.method in (WHOLE, STEPS) else np.zeros(3)
+        whole = entry.coded.method in (WHOLE, STEPS, DEPENDENT)
+        spent = entry.coded.spent if whole else np.zeros(3)
         rows.append(
             {
                 "tensor": entry.name,
                 "size": math.prod(entry.shape),
-                "method": ("raw", "whole", "float", "steps", "twin")[entry.coded.method],
+                "method": METHODS[entry.coded.method],
                 "bytes": after - before + sum(entry.lengths),
                 **dict(zip(("mask", "signs", "magnitudes"), spent.tolist(), strict=True)),
             }
@@ -181,7 +184,7 @@ def contents(data: bytes, *, limit: int = LIMIT) -> pd.DataFrame:
                 "tensor": entry.name,
                 "dtype": str(entry.dtype).removeprefix("torch."),
                 "shape": "×".join(map(str, entry.shape)) or "1",
-                "method": ("raw", "whole", "float", "steps", "twin")[entry.coded.method],
+                "method": METHODS[entry.coded.method],
                 "step": entry.step or np.nan,
                 "bytes": sum(entry.lengths),
                 "in_memory": 0 if entry.coded.method == TWIN else entry.size,
@@ -248,7 +251,7 @@ def _header(entries: Iterable[Entry]) -> bytes:
         out += b"".join(map(_varint, (len(entry.shape), *entry.shape)))
         if method != RAW:
             out += _varint(coded.coder.period)
-        if method == STEPS:
+        if method in (STEPS, DEPENDENT):
             out += struct.pack("<f", entry.step)
         if method == FLOAT:
             out += b"".join(map(_varint, (coded.coder.offset, coded.center, coded.floor)))
@@ -334,7 +337,7 @@ def _entry(header: _Reader, before: list[Entry]) -> Entry:
     except UnicodeDecodeError as error:
         raise WeightFileError(f"a name in the header is no text: {error}") from error
     dtype = DTYPES[header.byte(*range(len(DTYPES)))]
-    method = header.byte(RAW, WHOLE, FLOAT, STEPS, TWIN)
+    method = header.byte(*range(len(METHODS)))
     if method == TWIN:
         if not before:
             raise WeightFileError(f"{name!r} shares the memory of a tensor, but is the first")
@@ -343,13 +346,14 @@ def _entry(header: _Reader, before: list[Entry]) -> Entry:
             raise WeightFileError(f"{name!r} is {dtype}, but shares memory of another dtype")
         coded = Coded(TWIN)
         return Entry(name, dtype, before[twin].shape, coded, 0.0, (), twin)
-    if (method in (FLOAT, STEPS)) != (dtype in EXPONENT) and method != RAW:
+    has_step = method in (STEPS, DEPENDENT)
+    if (has_step or method == FLOAT) != (dtype in EXPONENT) and method != RAW:
         raise WeightFileError(f"{name!r} is {dtype}, written as method {method}: they don't fit")
     shape = tuple(header.varint(2**40) for _ in range(header.varint(64)))
     columns = columns_of(shape)
     period = header.varint(columns) if method != RAW else 0
-    step = struct.unpack("<f", header.take(4))[0] if method == STEPS else 0.0
-    if method == STEPS and not 0 < step < np.inf:
+    step = struct.unpack("<f", header.take(4))[0] if has_step else 0.0
+    if has_step and not 0 < step < np.inf:
         raise WeightFileError(f"{name!r} has a step of {step}")
     offset = center = floor = 0
     depths: tuple[int, ...] = ()
@@ -361,7 +365,8 @@ def _entry(header: _Reader, before: list[Entry]) -> Entry:
     lengths: tuple[int, ...] = (count * dtype.itemsize,)
     if method != RAW:
         lengths = tuple(header.varint() if depth else count for depth in (8, *depths))
-    coded = Coded(method, Coder(columns, period, offset), center, floor, depths)
+    coder = Coder(columns, period, offset, method == DEPENDENT)
+    coded = Coded(method, coder, center, floor, depths)
     return Entry(name, dtype, shape, coded, step, lengths, len(before))
 
 
@@ -408,7 +413,7 @@ def _restore(entry: Entry, streams: list[bytes]) -> Tensor:
     except ValueError as error:
         raise WeightFileError(f"{entry.name!r} is damaged: {error}") from error
     levels = restore_numbers(streams[0], shape, entry.coded.coder)
-    if method == STEPS:
+    if method in (STEPS, DEPENDENT):
         return Steps(levels, entry.step, dtype).values()
     least, most = (
         (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)

@@ -29,6 +29,9 @@ LARGEST = 2**30  # magnitude
 LIMIT = 511  # a model's memory, in decisions
 RATE = 7  # of the mixer's learning, in 2⁻²⁰
 FEWEST_BITS = 1 / 1500  # that a decision costs: −log₂(65504/65536), rounded down
+# The trellis of dependent levels: what node comes after each, by whether the number told is odd.
+# At even nodes a level is twice the number; at odd ones it is 1 nearer to 0, if it is not 0.
+NEXT = np.array([[0, 2], [5, 7], [1, 3], [6, 4], [2, 0], [4, 6], [3, 1], [7, 5]])
 _KNOTS = (
     22, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108, 4972, 7812, 11955, 17625, 24743, 32768,
 )  # fmt: skip
@@ -55,11 +58,13 @@ class Coder(NamedTuple):
         columns: numbers a row.
         period: the number so many columns before is a context; 0: none is.
         offset: contexts see magnitudes of number plus offset.
+        dependent: whether the numbers are levels that follow the trellis `NEXT`.
     """
 
     columns: int
     period: int = 0
     offset: int = 0
+    dependent: bool = False
 
 
 def encode(values: NDArray, coder: Coder, most: int) -> tuple[bytes, NDArray] | None:
@@ -68,7 +73,8 @@ def encode(values: NDArray, coder: Coder, most: int) -> tuple[bytes, NDArray] | 
     Args:
         values: whole numbers up to `LARGEST`, row by row, shape (n,).
         coder: the rows' length and contexts.
-        most: bytes that it may take; None is returned where it takes more.
+        most: bytes that it may take; None is returned where it takes more, and where the numbers
+            leave the trellis.
     """
     data, spent = np.zeros(most, np.uint8), np.zeros(3)
     used = _code(values.astype(np.int32), *coder, data, False, spent)
@@ -216,8 +222,8 @@ def _sign(value):
 
 
 @njit(cache=True, forceinline=True)
-def _look(values, index, row, column, columns, period, offset, down, across, bases):
-    """Set the slot of each model from the neighbours; return the level of those near."""
+def _look(values, index, row, column, columns, period, offset, node, down, across, bases):
+    """Set the slot of each model from neighbours and node; return the level of those near."""
     a = values[index - 1] if column > 0 else 0
     b = values[index - 2] if column > 1 else 0
     c = values[index - columns] if row > 0 else 0
@@ -230,7 +236,7 @@ def _look(values, index, row, column, columns, period, offset, down, across, bas
     near, along = _level(2 * (2 * ma + 2 * mc + others)), _level(across)
     sides = _level((down[column] + 2 * down[column + 1] + down[column + 2]) >> 2)
     signs = 9 * _sign(a) + 3 * _sign(c) + _sign(f) + 13
-    bases[0] = 0
+    bases[0] = node
     bases[1] = min(ma, 15) * 16 + min(mb, 15)
     bases[2] = min(mc, 15) * 16 + min(abs(cc + offset), 15)
     bases[3] = sides * 16 + along
@@ -239,15 +245,15 @@ def _look(values, index, row, column, columns, period, offset, down, across, bas
     bases[6] = min(abs(f + offset), 15) * 16 + sides
     bases[7] = min(ma, 2) * 81 + min(mc, 2) * 27 + signs
     for i in range(CONTEXTS):
-        bases[i] = (SLOTS * i + bases[i]) * POSITIONS
+        bases[i] = (SLOTS * (i + CONTEXTS * (node & 1)) + bases[i]) * POSITIONS
     return near
 
 
 @njit(cache=True)
-def _code(values, columns, period, offset, data, decoding, spent):
+def _code(values, columns, period, offset, dependent, data, decoding, spent):
     """Code a matrix of whole numbers row by row; return the bytes used, −1 where they don't fit."""
     state = _start(data, decoding)
-    table = np.zeros(CONTEXTS * SLOTS * POSITIONS, np.int32)
+    table = np.zeros((1 + dependent) * CONTEXTS * SLOTS * POSITIONS, np.int32)
     w = np.full(2048, 9830, np.int64)  # 0.15 each: two sets, one by decision, one by neighbours
     w[CONTEXTS::16] = 0
     x = np.full(CONTEXTS + 1, 256, np.int64)
@@ -256,11 +262,16 @@ def _code(values, columns, period, offset, data, decoding, spent):
         np.zeros(columns + 2, np.int64),
         0,
     )  # mean magnitudes of columns and row, in 64ths
-    row = column = 0
+    row = column = node = 0
     for index in range(len(values)):
-        near = _look(values, index, row, column, columns, period, offset, down, across, bases)
+        near = _look(values, index, row, column, columns, period, offset, node, down, across, bases)
         value = np.int64(values[index])
         size = abs(value)
+        odd = node & 1
+        if dependent:
+            if not decoding and size and (size + odd) & 1:
+                return -1
+            size = (size + odd) >> 1
         count = 0
         if _decide(int(size > 0), 0, near, decoding, state, data, bases, table, w, x, spent):
             negative = _decide(
@@ -274,7 +285,7 @@ def _code(values, columns, period, offset, data, decoding, spent):
                 count += 1
             if count > UNARY:
                 rest, bits = size - UNARY, 0  # from 1
-                while bits < 29 and _decide(
+                while bits < 29 - dependent and _decide(
                     int(rest >> (bits + 1) > 0), UNARY + 2 + bits, 48 + near,
                     decoding, state, data, bases, table, w, x, spent,
                 ):  # fmt: skip
@@ -285,7 +296,10 @@ def _code(values, columns, period, offset, data, decoding, spent):
                 count = UNARY + found
                 spent[2] += bits
             if decoding:
-                values[index] = -count if negative else count
+                level = 2 * count - odd if dependent else count
+                values[index] = -level if negative else level
+        if dependent:
+            node = int(NEXT[node, count & 1])
         if not decoding and state[2] >= len(data):
             return -1
         size = min(abs(np.int64(values[index]) + offset), 65536) << 6

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import unfold
 
 from ibcore.checks import stream
-from ibcore.codec.rounding import curvature, float_step, plain, second_order
+from ibcore.codec.rounding import curvature, float_step, plain, second_order, trellis
 from ibcore.codec.tensors import Steps
 from ibcore.hooks import _evaluation
 from ibcore.layers import uncompiled
@@ -31,6 +31,7 @@ def quantise(
     trade: float = 1.0,
     factors: Mapping[str, float] | None = None,
     precise: float = PRECISE,
+    dependent: bool = False,
 ) -> dict[str, Tensor | Steps]:
     """Return the network's weights as whole multiples of a step a tensor.
 
@@ -51,11 +52,15 @@ def quantise(
         trade: what a bit may cost; larger values leave more zeros.
         factors: name of a tensor → factor of its step.
         precise: steps of biases, by their root mean square.
+        dependent: whether matrices that are rounded without inputs get levels that depend on those
+            before, by a trellis: some 8 % fewer bytes at equal squared error, which at
+            fine steps is that of plain ones 1.7 times as large.
     Raises:
         ValueError: a step, trade or precision that is not positive; weights that are not finite.
-    Source: Frantar & Alistarh (2022) and Nagel et al. (2019), with a cost of bits; this study.
+    Source: Frantar & Alistarh (2022) and Nagel et al. (2019), with a cost of bits; Haase et al.
+    (2020) [haase2020dependent] for dependent levels; this study.
     """
-    return Rounding(model, calibration, *args)(step, trade, factors, precise)
+    return Rounding(model, calibration, *args)(step, trade, factors, precise, dependent)
 
 
 class Rounding:
@@ -86,6 +91,7 @@ class Rounding:
         trade: float = 1.0,
         factors: Mapping[str, float] | None = None,
         precise: float = PRECISE,
+        dependent: bool = False,
     ) -> dict[str, Tensor | Steps]:
         """Return the weights; see `quantise`."""
         for name, value in (("step", step), ("trade", trade + 1e-300), ("precise", precise)):
@@ -104,7 +110,9 @@ class Rounding:
             if tensor.numel() and twin != name:
                 out[name] = out[twin]
             else:
-                out[name] = found.get(name) or _alone(name, tensor, sizes[name], trade, precise)
+                out[name] = found.get(name) or _alone(
+                    name, tensor, sizes[name], trade, precise, dependent
+                )
         return out
 
     def _look(self, layers: Mapping[str, _Layer]) -> None:
@@ -167,7 +175,9 @@ def _layers(model: nn.Module) -> dict[str, _Layer]:
     }
 
 
-def _alone(name: str, tensor: Tensor, step: float, trade: float, precise: float) -> Tensor | Steps:
+def _alone(
+    name: str, tensor: Tensor, step: float, trade: float, precise: float, dependent: bool
+) -> Tensor | Steps:
     """Return a matrix or a bias as steps, by its values alone; what else there is, as it is."""
     is_bias = tensor.ndim == 1 and name.split(".")[-1] == "bias"
     if not tensor.is_floating_point() or not tensor.any() or not (is_bias or tensor.ndim > 1):
@@ -176,8 +186,10 @@ def _alone(name: str, tensor: Tensor, step: float, trade: float, precise: float)
     rms = float(tensor.double().square().mean().sqrt())
     size = float_step((precise if is_bias else step) * rms)
     exact = tensor.double() / size
-    levels = exact.round().long() if is_bias else plain(exact.flatten(1), trade)
-    return Steps(levels.reshape(tensor.shape), size, tensor.dtype)
+    if is_bias:
+        return Steps(exact.round().long(), size, tensor.dtype)
+    levels = (trellis if dependent else plain)(exact.flatten(1), trade)
+    return Steps(levels.reshape(tensor.shape), size, tensor.dtype, dependent)
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -216,4 +216,5 @@ class _Search:
         return {**self.factors, name: self.factors.get(name, 0.0) + more}
 
     def _state(self, step: float, factors: dict[str, float]) -> State:
-        return self.rounding(2.0**step, self.trade, {n: 2.0**f for n, f in factors.items()})
+        sizes = {name: 2.0**factor for name, factor in factors.items()}
+        return self.rounding(2.0**step, self.trade, sizes, dependent=True)

@@ -19,7 +19,8 @@ from ibcore.codec.mixing import (
     repeats,
 )
 
-RAW, WHOLE, FLOAT, STEPS, TWIN = range(5)  # how a tensor is written
+METHODS = ("raw", "whole", "float", "steps", "twin", "dependent")  # how a tensor is written
+RAW, WHOLE, FLOAT, STEPS, TWIN, DEPENDENT = range(len(METHODS))
 DTYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
     torch.int16, torch.int8, torch.uint8, torch.bool,
@@ -38,11 +39,14 @@ class Steps(NamedTuple):
         levels: the multiples, int64, in the tensor's shape.
         step: the size of one, a float32 above 0.
         dtype: of the values, a float.
+        dependent: whether the levels, row by row, follow the trellis `mixing.NEXT`: each is told by
+            about half its size.
     """
 
     levels: Tensor
     step: float
     dtype: torch.dtype
+    dependent: bool = False
 
     def values(self) -> Tensor:
         """Return the tensor: products in float64, rounded to its dtype."""
@@ -53,7 +57,7 @@ class Coded(NamedTuple):
     """How a tensor is written, and its bytes.
 
     Args:
-        method: `RAW`, `WHOLE`, `FLOAT` or `STEPS`.
+        method: `RAW`, `WHOLE`, `FLOAT`, `STEPS` or `DEPENDENT`.
         coder: of the whole numbers or exponents.
         center: the exponent that is written as 0.
         floor: what exponent 0 is taken for: one below the least of the others.
@@ -83,12 +87,14 @@ def shrink(tensor: Tensor | Steps) -> Coded:
     Args:
         tensor: any shape, one of `DTYPES`, or `Steps`.
     Raises:
-        ValueError: levels or exponents beyond the coder's range.
+        ValueError: levels or exponents beyond the coder's range, levels that leave the trellis.
     """
     if isinstance(tensor, Steps):
-        found = _numbers(tensor.levels, STEPS, 16 * tensor.levels.numel() + 64)
+        method = DEPENDENT if tensor.dependent else STEPS
+        found = _numbers(tensor.levels, method, 16 * tensor.levels.numel() + 64)
         if found is None:
-            raise ValueError(f"levels must lie within ±{LARGEST}: take a larger step")
+            follow = " and follow the trellis" if tensor.dependent else ""
+            raise ValueError(f"levels must lie within ±{LARGEST}{follow}: take a larger step")
         return found
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     found = None
@@ -144,7 +150,7 @@ def _numbers(tensor: Tensor, method: int, most: int) -> Coded | None:
     if len(values) and max(-int(values.min()), int(values.max())) > LARGEST:
         return None
     columns = columns_of(tensor.shape)
-    coder = Coder(columns, repeats(values, columns))
+    coder = Coder(columns, repeats(values, columns), dependent=method == DEPENDENT)
     found = encode(values, coder, most)
     return found and Coded(method, coder, streams=found[:1], spent=found[1])
 
