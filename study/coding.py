@@ -10,6 +10,7 @@ from scipy import stats
 
 Measured = Mapping[str, pd.DataFrame]
 ERRORS = {"784-300-100-10": 0.019, "LeNet-5": 0.010}  # test errors that files are published at
+PRICED = {"priced": 0.6, "small": 1.2}  # of LeNet-5
 BEST = "by inputs and cost"
 PLAIN = "by the cost of bits"  # the best rounding where a layer has no form for inputs
 KNOWN = 0.99  # of the labels, at least, that a file has to give back to be counted
@@ -26,6 +27,12 @@ def values(t: Measured) -> dict[str, pd.Series]:
             found[f"{word}-bytes"] = chosen["bytes"]
             found[f"{word}-error"] = 1 - chosen["test_accuracy"]
             found[f"{word}-labels"] = chosen["code"] / chosen["needed"]
+    conv = t["marks"][t["marks"]["shape"] == "LeNet-5"]
+    for word, price in PRICED.items():
+        at = conv[np.isclose(conv["price"], price)].set_index("run")
+        if len(at):
+            found[f"conv-{word}-bytes"] = at["bytes"]
+            found[f"conv-{word}-error"] = 1 - at["test_accuracy"]
     ratios = by_technique(t["techniques"], "bytes")
     entropies = by_technique(t["techniques"], "entropy_bytes")
     for key, (technique, other) in RATIOS.items():

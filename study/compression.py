@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,11 +19,12 @@ from ibcore.data import Dataset, load
 from ibcore.discrete import label_entropy
 from ibcore.estimators.adaptive import AdaptiveBinning
 from ibcore.hooks import ActivationTracker
-from ibcore.models import FullyConnected, _draw_weights
+from ibcore.models import FullyConnected
 from ibcore.training import snapshot_epochs
-from study import shrinking
+from study import published, shrinking
 from study.capacity import LEDGER, SHAPES
-from study.measures import Tables, facts, float_type, placed
+from study.measures import Tables, facts, float_type
+from study.published import LENETS
 from study.shrinking import TECHNIQUES, Small, Task, measured, task_of
 from study.sizes import CORA_SHARE, KINDS, TRAINING, data_of, epochs_of, trained
 
@@ -39,7 +39,6 @@ WITHOUT = {  # techniques that layers of a kind have no form for
 }
 CURVE = (-5.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # log₂ of the steps of rate-accuracy curves
 INPUTS_STEP = -4.0  # log₂: steps by curvature are smaller by about so much for the same error
-LENETS = {"784-300-100-10": (12, 2), "LeNet-5": (5, 1)}  # passes before any price, and times
 _KNOWN = {"parts": PARTS, "kinds": KINDS, "techniques": TECHNIQUES, "shapes": LENETS}
 _TIMES = ("bits", "cora", "names", "mnist")
 
@@ -69,8 +68,12 @@ class Settings:
     mark_runs: int = 3  # networks of the published shapes
     images: int = 60000  # that these are trained on, a sixth of them to choose by
     shapes: tuple[str, ...] = tuple(LENETS)  # of these
-    rate_epochs: int = 4  # passes at each price of a bit; twice as many of the smaller shape
-    prices: tuple[float, ...] = (0.04, 0.06, 0.1, 0.2)  # of a bit of their weights
+    rate_epochs: int = 20  # passes at the first price of a bit, and two fifths at each further
+    prices: tuple[float, ...] = (
+        0.1,
+        0.2,
+        0.4,
+    )  # of a bit of their weights; three times for LeNet-5
     seed: int = 100  # first seed: none of those that techniques were tried with
     dtype: str = "float32"  # float type of data and weights
 
@@ -352,63 +355,10 @@ def _by_heart(task: Task, model: nn.Module) -> None:
     task.train(model, on_epoch=enough)
 
 
-# The published shapes
-
-
-def _marks(a: Mapping[str, Any]) -> Tables:
-    """Train a published shape on five sixths of the images; write it ever smaller."""
-    options = {"seed": a["seed"], "dtype": float_type(a["dtype"]), "source": a["source"]}
-    most = 10000 if a["images"] >= 10000 else a["images"] // 2
-    ds = load("mnist", size=a["images"], test_size=most, **options)
-    cut = len(ds.train) * 5 // 6
-    ds, choose = replace(ds, train=ds.train[:cut]), ds.train[cut:]
-    learn = {"learning_rate": 1e-3, "batch_size": 128}
-    before, times = LENETS[a["name"]]
-    epochs, passes = min(before, 3 * a["epochs"]), times * a["epochs"]
-    task = task_of("fc", ds, (300, 100), a["seed"], epochs, learn, a["lost"], choose)
-    model = lenet5(a["seed"]).to(ds.x.dtype) if a["name"] == "LeNet-5" else task.fresh()
-    model = placed(model, ds)
-    task.train(model)
-    found = {("as it is", 0.0): shrinking.as_it_is(task, model)}
-    settled = max(1, passes // 2)
-    priced = shrinking.priced(task, model, a["prices"], passes, settled=settled)
-    found |= {("penalised", p): small for p, small in zip(a["prices"], priced, strict=True)}
-    y = ds.y[ds.train]
-    rows = []
-    for (technique, price), small in found.items():
-        row = measured(task, small)
-        row["code"] = 8 * row["bytes"] + _loss(small.model, ds.x[ds.train], y)
-        rows.append({"technique": technique, "price": price, **row})
-    keys = {"needed": len(y) * label_entropy(y), "shape": a["name"], "run": a["seed"]}
-    table = pd.DataFrame(rows).assign(**keys)
-    return {"marks": table, "facts": facts(ds).assign(run=a["seed"])}
-
-
-def lenet5(seed: int) -> nn.Module:
-    """Return the LeNet-5 of 431 080 parameters that papers on pruning take."""
-    model = nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(1, 20, 5), pool1=nn.MaxPool2d(2),
-            conv2=nn.Conv2d(20, 50, 5), pool2=nn.MaxPool2d(2), flatten=nn.Flatten(),
-            linear1=nn.Linear(800, 500), relu1=nn.ReLU(), linear2=nn.Linear(500, 10),
-        )
-    )  # fmt: skip
-    _draw_weights(model, seed)
-    return model
-
-
-def _loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Return the cross-entropy of all labels together, in bits."""
-    with torch.no_grad():
-        parts = zip(x.split(4096), y.split(4096), strict=True)
-        losses = (nn.functional.cross_entropy(model(b), c, reduction="sum") for b, c in parts)
-        return float(sum(losses)) / math.log(2)
-
-
 _PARTS: dict[str, Callable[[Mapping[str, Any]], Tables]] = {
     "techniques": _techniques,
     "sizes": _sizes,
     "course": _course,
     "learned": _learned,
-    "marks": _marks,
+    "marks": published.marks,
 }

@@ -147,7 +147,8 @@ def measured(task: Task, small: Small) -> dict[str, float]:
 
 def _numbers(written: Tensor | Steps) -> Tensor | None:
     if isinstance(written, Steps):
-        return written.levels
+        levels = written.levels
+        return levels.sign() * ((levels.abs() + 1) // 2) if written.dependent else levels
     return None if written.is_floating_point() else written
 
 
@@ -473,11 +474,8 @@ def priced(
     prices: Sequence[float] = PRICES,
     epochs: int | None = None,
     size: float = SIZES[-1],
-    settled: int = 0,
 ) -> Iterator[Small]:
     """Yield networks trained on at ever higher prices of a bit of their weights.
-
-    Each goes on for some epochs at a tenth of the step size before it is written (`settled`).
 
     The loss is the cross-entropy of the training labels and `price` times the bits of the weights,
     both by the number of labels: at a price of 1 it is the length of a code in two parts.
@@ -485,22 +483,16 @@ def priced(
     net = Penalised(copy.deepcopy(model), size)
     for price in prices:
         _train_priced(task, net, price, epochs)
-        last = copy.deepcopy(net)
-        if settled:
-            rate = task.learn["learning_rate"] / 10
-            _train_priced(task, last, price, settled, learning_rate=rate)
-        yield last.small()
+        yield copy.deepcopy(net).small()  # training goes on
 
 
-def _train_priced(
-    task: Task, net: Penalised, price: float, epochs: int | None, **more: Any
-) -> None:
+def _train_priced(task: Task, net: Penalised, price: float, epochs: int | None) -> None:
     by_label = price * math.log(2) / len(task.ds.train)
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(logits, y) + by_label * net.bits()
 
-    task.train(net, epochs, loss=loss, **more)
+    task.train(net, epochs, loss=loss)
 
 
 TECHNIQUES: dict[str, Callable[[Task, nn.Module], Small]] = {
