@@ -10,7 +10,7 @@ import torch
 from ibcore.codec import pack, unpack
 from ibcore.data import load
 from ibcore.tolerated import HangsOnRoundingError
-from study import coding, compression, shrinking
+from study import coding, compression, published, shrinking
 from study.ledger import read
 from study.measures import stacked
 from study.sizes import TRAINING
@@ -73,6 +73,58 @@ def test_a_price_on_bits_makes_them_fewer_and_the_file_is_what_answers(task, mod
     assert len(pack(dear.state)) < len(pack(cheap.state))
     back = unpack(pack(dear.state))
     assert all(torch.equal(back[n], w) for n, w in dear.model.state_dict().items())
+
+
+def test_learned_steps_cost_fewer_bits_at_a_price_and_the_file_is_what_answers():
+    ds = load("mnist", size=200, test_size=20, source="stand-in", dtype=torch.float64)
+    learn = {"learning_rate": 3e-3, "batch_size": 20}
+    task = shrinking.task_of("fc", ds, (20,), 1, 1, learn, 0.02)
+    cheap, dear = published.at_prices(task, published.Rated(task.fresh()), (1e-6, 3.0), 10)
+    assert len(pack(dear.state)) < len(pack(cheap.state)) < len(pack(task.fresh()))
+    back = unpack(pack(dear.state))
+    assert all(torch.equal(back[n], w) for n, w in dear.model.state_dict().items())
+
+
+def test_units_that_nobody_reads_are_written_as_0_and_the_answer_stays(task, model):
+    net = copy.deepcopy(model)
+    with torch.no_grad():
+        net.linear2.weight[:, 3] = 0
+    rated = published.Rated(net)
+    small, x = rated.small(), task.ds.x[:100]
+    assert net.linear1.weight[3].any()
+    assert not small.model.linear1.weight[3].any()
+    assert small.model.linear1.bias[3] == 0
+    torch.testing.assert_close(small.model(x), rated(x), rtol=1e-5, atol=1e-5)
+
+
+def test_bits_at_a_price_are_those_of_a_geometric_density(model):
+    rated = published.Rated(model)
+    levels = torch.arange(-400, 401, dtype=torch.float64)
+    rate = torch.tensor(0.37, dtype=torch.float64)
+    shares = (-rate * levels.abs()).exp() * (rate / 2).tanh()
+    assert float(shares.sum()) == pytest.approx(1, abs=1e-12)
+    with torch.no_grad():
+        before = float(rated.bits())
+        for name in rated.columns:
+            rated.columns[name] += 1  # a steeper density, dear where weights are not 0
+            rated.steps[name] -= 3
+        assert float(rated.bits()) > before
+
+
+def test_images_are_moved_in_training_alone_and_by_little():
+    image = torch.zeros(200, 1, 28, 28)
+    image[:, :, 10:18, 10:18] = 1
+    moved = published.Moved(torch.nn.Flatten(), seed=0)
+    assert moved.eval()(image).equal(image.flatten(1))
+    seen = moved.train()(image).reshape(200, 28, 28)
+    mass = seen.sum((1, 2))
+    torch.testing.assert_close(mass, torch.full((200,), 64.0), rtol=0.15, atol=0)
+    places = torch.arange(28.0)
+    for axis in (1, 2):
+        centre = (seen.sum(axis) * places).sum(1) / mass
+        assert float((centre - 13.5).abs().max()) < 1.5 * 1.1
+        assert float(centre.std()) > 0.5
+    assert len({float(m) for m in mass}) > 190
 
 
 def test_two_thin_layers_answer_as_the_one_they_stand_for(model):
