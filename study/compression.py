@@ -69,11 +69,7 @@ class Settings:
     images: int = 60000  # that these are trained on, a sixth of them to choose by
     shapes: tuple[str, ...] = tuple(LENETS)  # of these
     rate_epochs: int = 20  # passes at the first price of a bit, and two fifths at each further
-    prices: tuple[float, ...] = (
-        0.1,
-        0.2,
-        0.4,
-    )  # of a bit of their weights; three times for LeNet-5
+    prices: tuple[float, ...] = (0.1, 0.2, 0.4)  # of a bit of weights; LeNet-5: three times
     seed: int = 100  # first seed: none of those that techniques were tried with
     dtype: str = "float32"  # float type of data and weights
 
