@@ -53,8 +53,8 @@ def quantise(
         factors: name of a tensor → factor of its step.
         precise: steps of biases, by their root mean square.
         dependent: whether matrices that are rounded without inputs get levels that depend on those
-            before, by a trellis: some 8 % fewer bytes at equal squared error, which at fine steps is
-            that of plain steps 1.7 times as large.
+            before, by a trellis: some 8 % fewer bytes at equal squared error, which at fine steps
+            is that of plain steps 1.7 times as large.
     Raises:
         ValueError: a step, trade or precision that is not positive; weights that are not finite.
     Source: Frantar & Alistarh (2022) and Nagel et al. (2019), with a cost of bits; Haase et al.
