@@ -16,6 +16,7 @@ import atheris
 import torch
 
 import ibcore.codec  # noqa: F401 - whole, as numba can't compile what is instrumented
+from ibcore.codec.rounding import trellis
 
 WATCHED = ["ibcore.codec.tensors", "ibcore.codec.container"]
 for name in WATCHED:
@@ -38,6 +39,7 @@ def seeds() -> list[bytes]:
         {
             "s": tensors.Steps(levels, 0.5, torch.float32),
             "t": tensors.Steps(one, 2.0, torch.bfloat16),
+            "d": tensors.Steps(trellis(levels.double() / 2, 0.1), 0.5, torch.float32, True),
         },
         {"w": torch.randn(40, 9, generator=torch.Generator().manual_seed(0)).bfloat16()},
     ]

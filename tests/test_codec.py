@@ -525,3 +525,15 @@ def test_more_than_the_limit_is_refused_and_less_is_read():
     with pytest.raises(WeightFileError, match="tensors of 40000 bytes, more than limit=39999"):
         codec.unpack(data, limit=39_999)
     assert codec.unpack(data, limit=40_000)["w"].shape == (100, 100)
+
+
+def test_the_same_levels_with_other_steps_are_other_tensors():
+    levels = torch.arange(-6, 7, 2).reshape(1, -1)
+    states = {
+        "one": Steps(levels, 0.5, torch.float32),
+        "same": Steps(levels, 0.5, torch.float32),
+        "larger": Steps(levels, 2.0, torch.float32),
+    }
+    found = codec.unpack(codec.pack(states))
+    assert all(found[name].equal(state.values()) for name, state in states.items())
+    assert codec.coded_sizes(states)["method"].tolist() == ["steps", "twin", "steps", ""]

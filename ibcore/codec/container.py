@@ -205,9 +205,10 @@ def _entries(model: nn.Module | State, progress: bool) -> list[Entry]:
         values = tensor.levels if isinstance(tensor, Steps) else tensor
         _check(name, tensor)
         dtype = tensor.dtype
-        key: object = (values.data_ptr(), values.shape, values.stride(), dtype)
-        twin = places.setdefault(key if values.numel() else name, len(entries))
         step = tensor.step if isinstance(tensor, Steps) else 0.0
+        dependent = isinstance(tensor, Steps) and tensor.dependent
+        key: object = (values.data_ptr(), values.shape, values.stride(), dtype, step, dependent)
+        twin = places.setdefault(key if values.numel() else name, len(entries))
         coded = Coded(TWIN) if twin < len(entries) else shrink(tensor)
         lengths = tuple(map(len, coded.streams))
         entries.append(Entry(name, dtype, tuple(values.shape), coded, step, lengths, twin))
