@@ -2,11 +2,17 @@
 
 `python -m benchmarks.codec` trains three networks on the original MNIST (some ten minutes) and
 keeps them in build/codec. Bytes of `nncodec` come from an environment of its own, made by what
-benchmarks/nncodec_marks.py says, and are read from build/codec/nncodec.csv where they are.
+benchmarks/nncodec_marks.py says, and are read from build/codec/nncodec.csv where they are. A larger
+network that others trained, a speaker encoder of 1.4 million weights, comes from a package:
+
+    pip download --no-deps --dest build/codec resemblyzer==0.1.4
 """
 
 import functools
+import hashlib
+import io
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +29,8 @@ from ibcore.data import DataUnavailableError, load
 from study.compression import COMPRESSORS
 
 FOLDER = Path("build/codec")
+PUBLIC = ("Resemblyzer-0.1.4-py3-none-any.whl", "resemblyzer/pretrained.pt")
+PUBLIC_SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
 
 
 def trained(name: str) -> nn.Module:
@@ -42,6 +50,21 @@ def trained(name: str) -> nn.Module:
         torch.save(model.state_dict(), path)
     model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
+
+
+def public() -> dict[str, Tensor] | None:
+    """Return the weights of `PUBLIC`; None where the package is not at hand."""
+    wheel, name = PUBLIC
+    if not (FOLDER / wheel).exists():
+        return None
+    with zipfile.ZipFile(FOLDER / wheel) as files:
+        data = files.read(name)
+    if (found := hashlib.sha256(data).hexdigest()) != PUBLIC_SHA256:
+        raise ValueError(f"{name} in {FOLDER / wheel} has hash {found}, not {PUBLIC_SHA256}")
+    weights: dict[str, Tensor] = torch.load(
+        io.BytesIO(data), map_location="cpu", weights_only=True
+    )["model_state"]
+    return weights
 
 
 @functools.cache
@@ -145,6 +168,10 @@ def main() -> None:
         bench_lossless(name, dict(model.state_dict()))
         bench_coder(name)
         bench_lossy(name, model)
+    if (weights := public()) is None:
+        row("Weights of a public network", "needs a package", "", False)
+    else:
+        bench_lossless("public", weights)
     print(f"({time.perf_counter() - start:.0f} s)")
 
 
