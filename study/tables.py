@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def make_all(jobs: Sequence[Job], cores: int | None = None) -> None:
     workers = min(cores or os.cpu_count() or 1, len(missing))
     if not missing:
         return
-    with _one_thread(), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    with _one_thread(), ProcessPoolExecutor(workers, spawn, _end_with_parent) as pool:
         running = {pool.submit(make, job): job for job in missing}
         try:
             done = as_completed(running)
@@ -73,6 +75,18 @@ def make_all(jobs: Sequence[Job], cores: int | None = None) -> None:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is killed: it would go on with its jobs."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def joined(jobs: Sequence[Job]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:

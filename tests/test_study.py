@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -168,6 +169,37 @@ def test_a_job_that_is_killed_leaves_nothing_to_be_mistaken(tmp_path):
     assert not (tmp_path / "job").exists()
     jobs.write_set(tmp_path / "job", {"a": pd.DataFrame({"x": [3]})}, {})
     assert jobs.read_set(tmp_path / "job")[0]["a"]["x"].tolist() == [3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc to look at processes")
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    code = (
+        "import os, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\nfrom study.tables import _end_with_parent\n"
+        "def work():\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessPoolExecutor(1, get_context('spawn'), _end_with_parent) as pool:\n"
+        "        pool.submit(work).result()\n"
+    )
+    (tmp_path / "parent.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment) as run:
+        worker = int(run.stdout.readline())
+        run.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 10
+    while not ended(worker) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert ended(worker)
+
+
+def ended(pid):
+    """Whether a process is gone, or has ended and nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 # Tables
