@@ -31,7 +31,7 @@ study: $(READY) ## environment, all notebooks in the smoke profile, book
 	$(SNAKEMAKE) --config profile=smoke pooled=yes
 	@echo "The book: file://$(CURDIR)/$(call PAGE,smoke)"
 
-thesis: $(READY) ## the published settings (some nine hours on two cores); renews the record in book/
+thesis: $(READY) ## the published settings (some seven hours on two cores); renews the record in book/
 	$(SNAKEMAKE) record --config profile=thesis
 	$(SNAKEMAKE) --config profile=record
 	@echo "The record: book/tables, book/notebooks, book/figures.md. The book: file://$(CURDIR)/$(call PAGE,record)"
