@@ -158,6 +158,18 @@ def test_a_coarse_step_is_found_where_finer_ones_lose_more(trained):
     assert min(tried) == 1
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_network_without_a_matrix_to_round_is_written(trained, calibrated):
+    _, x, _ = trained
+    zeros = nn.Linear(20, 8)
+    nn.init.zeros_(zeros.weight)
+    with torch.no_grad():
+        right = zeros(x).argmax(1)
+    found = codec.compress(zeros, None, x, right, calibration=x if calibrated else None)
+    assert found.after == found.before == 1
+    assert not codec.unpack(codec.pack(found.state))["weight"].any()
+
+
 def test_one_rounding_serves_many_steps():
     model = nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 9), nn.ReLU(), nn.Linear(9, 4)

@@ -187,6 +187,8 @@ class _Search:
         here, coarser = (self._state(self.step + more, self.factors) for more in (0.0, _SPAN))
         before, after = (coded_sizes(s).set_index("tensor")["bytes"] for s in (here, coarser))
         names = [name for name in self.names if isinstance(here[name], Steps)]
+        if not names:  # no matrix, or zeros alone
+            return self.factors
         saved = {name: max(1.0, float(before[name] - after[name])) for name in names}
         whole = self.answers(self.weights).log_softmax(1)
         cost = {}
