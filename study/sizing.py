@@ -28,6 +28,8 @@ def values(t: Measured) -> dict[str, pd.Series]:
         known = with_truth(t)
         both = told(known, verdict, known[f"is {verdict}"].astype(bool))
         found[f"{word}-right-retrained"], found[f"{word}-found-retrained"] = both
+        either = known[f"is {verdict}"].astype(bool) | (known["planted"] == verdict)
+        found[f"{word}-right-known"] = told(known, verdict, either)[0]
     for key, shape in (("large", LARGE), ("lenet", LENET)):
         found |= {f"{key}-{name}": series for name, series in _followed(t, shape)}
     found["evenly"] = gap(t, LARGE, "diagnose", "all scaled alike, to the size of diagnose")

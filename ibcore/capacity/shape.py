@@ -6,17 +6,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ibcore.capacity.verdict import ROOM
 from ibcore.discrete import label_entropy
 
 PER_PARAMETER = 2.0  # bits of labels that a parameter holds
+_ROOM = 0.15  # of a layer, that the directions of the answer take
 
 
 def initial_widths(x: Tensor, y: Tensor, *, layers: int = 2) -> tuple[int, ...]:
     """Return widths of hidden layers to begin with, from inputs and labels alone.
 
     Two needs are met by the least width that all layers share. The answer needs n_classes − 1
-    directions, and they are to take 0.15 of a layer, as `diagnose` leaves them room. And where the
+    directions, and they are to take 0.15 of a layer: training wants room. And where the
     labels follow no rule the network has to hold a table of them: N·H(Y) bits, at 2 a parameter of
     a fully connected network. How hard the rule is the data don't say before training; train, and
     let `diagnose` correct the shape.
@@ -42,7 +42,7 @@ def initial_widths(x: Tensor, y: Tensor, *, layers: int = 2) -> tuple[int, ...]:
         sizes = [inputs, *[width] * layers, classes]
         return PER_PARAMETER * sum((a + 1) * b for a, b in pairwise(sizes))
 
-    width = max(1, math.ceil((classes - 1) / ROOM))
+    width = max(1, math.ceil((classes - 1) / _ROOM))
     while held(width) < table:
         width += 1
     return (width,) * layers
