@@ -152,10 +152,25 @@ def test_a_coarse_step_is_found_where_finer_ones_lose_more(trained):
         return step <= -3 or 1 <= step <= 1.6
 
     search.tried = good
-    search.coarsest(4.0, -16.0, 1.0)
+    search.coarsest(4.0, -16.0, 1.0, {})
     found = [step for step in tried if 1 <= step <= 1.6]
     assert max(found) == pytest.approx(1.6, abs=1 / 16)
     assert min(tried) == 1
+
+
+def test_factors_that_find_nothing_smaller_are_forgotten(trained, monkeypatch):
+    model, x, y = trained
+    searches = []
+
+    def fine(search: _Search) -> dict[str, float]:
+        searches.append(search)
+        return dict.fromkeys(search.names, -6.0)
+
+    monkeypatch.setattr(_Search, "evened", fine)
+    found = codec.compress(model, None, x, y, lost=0.01)
+    search = searches[0]
+    again = search._state(search.step, search.factors)
+    assert int(codec.coded_sizes(again)["bytes"].iloc[-1]) == found.size
 
 
 @pytest.mark.parametrize("calibrated", [True, False])

@@ -138,15 +138,14 @@ class _Search:
 
     def run(self, even: bool) -> None:
         """Search; with `even`, set the steps of tensors by what they cost the answer."""
-        self.coarsest(_COARSEST, _FINEST, 1.0)
+        self.coarsest(_COARSEST, _FINEST, 1.0, {})
         if self.best is None:
             return
         for _ in range(_ROUNDS if even else 0):
-            self.factors = self.evened()
-            self.coarsest(self.step + 1, self.step - 2, 0.5)
+            self.coarsest(self.step + 1, self.step - 2, 0.5, self.evened())
         self.trade = _TRADES[1]
         before = self.size
-        self.coarsest(self.step + 0.5, self.step - 0.5, 0.25)
+        self.coarsest(self.step + 0.5, self.step - 0.5, 0.25, self.factors)
         self.trade = _TRADES[self.size < before]
         for _ in range(_ROUNDS):
             before = self.size
@@ -168,16 +167,16 @@ class _Search:
             self.best, self.size, self.step, self.factors = state, size, step, factors
         return True
 
-    def coarsest(self, high: float, low: float, stride: float) -> None:
+    def coarsest(self, high: float, low: float, stride: float, factors: dict[str, float]) -> None:
         """Try ever finer common steps until one is good enough, then halve to the one before."""
-        while not self.tried(high, self.factors):
+        while not self.tried(high, factors):
             high -= stride
             if high < low:
                 return
         low, high = high, high + stride
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.tried(middle, self.factors) else (low, middle)
+            low, high = (middle, high) if self.tried(middle, factors) else (low, middle)
 
     def evened(self) -> dict[str, float]:
         """Return factors nearer to those at which a byte costs the answer as much in each tensor.
